@@ -1,0 +1,170 @@
+package predicate
+
+import (
+	"errors"
+	"fmt"
+)
+
+// Gap says that statements or observations were lost, and where: a loss is
+// shown, never closed over.
+type Gap struct {
+	Link  `json:"chain"`
+	Cause GapCause `json:"cause"`
+	// Frames is how many spool frames were put aside; 0 where none could be
+	// counted.
+	Frames uint64 `json:"frames"`
+	Bytes  uint64 `json:"bytes"`
+}
+
+// GapCause is why something was lost.
+type GapCause string
+
+// The causes.
+const (
+	SpoolCorrupt GapCause = "spool_corrupt"
+	SpoolLost    GapCause = "spool_lost"
+	ClockStepped GapCause = "clock_stepped"
+)
+
+var gapCauses = []GapCause{SpoolCorrupt, SpoolLost, ClockStepped}
+
+// PredicateType implements Predicate.
+func (*Gap) PredicateType() string { return GapType }
+
+// Subjects implements Predicate.
+func (g *Gap) Subjects() []Subject { return subject("agent-key", g.KeyID) }
+
+// Validate implements Predicate.
+func (g *Gap) Validate() error {
+	if err := g.Link.Validate(); err != nil {
+		return err
+	}
+	if g.Frames > maxCounter || g.Bytes > maxCounter {
+		return errors.New("frames, bytes: out of range")
+	}
+	return oneOf("cause", g.Cause, gapCauses)
+}
+
+// Heartbeat says that an agent lives, what it runs, and how it stands.
+type Heartbeat struct {
+	Link           `json:"chain"`
+	AgentVersion   string    `json:"agent_version"`
+	RulesetVersion string    `json:"ruleset_version"`
+	Plugins        []Scanner `json:"plugins"`
+	Sandbox        []Layer   `json:"sandbox"`
+	StartedAt      Time      `json:"started_at"`
+	// LastRoundAt is when the last round of discovery ended, if one has.
+	LastRoundAt *Time `json:"last_round_at,omitempty"`
+	// SpoolStatements and SpoolBytes are what is signed and not acknowledged.
+	SpoolStatements uint64 `json:"spool_statements"`
+	SpoolBytes      uint64 `json:"spool_bytes"`
+}
+
+// PredicateType implements Predicate.
+func (*Heartbeat) PredicateType() string { return HeartbeatType }
+
+// Subjects implements Predicate.
+func (h *Heartbeat) Subjects() []Subject { return subject("agent-key", h.KeyID) }
+
+// Validate implements Predicate.
+func (h *Heartbeat) Validate() error {
+	if err := h.Link.Validate(); err != nil {
+		return err
+	}
+	if err := ValidateID(h.AgentVersion); err != nil {
+		return fmt.Errorf("agent_version: %w", err)
+	}
+	if err := ValidateID(h.RulesetVersion); err != nil {
+		return fmt.Errorf("ruleset_version: %w", err)
+	}
+	if h.Plugins == nil || h.Sandbox == nil || len(h.Plugins) > MaxScanners {
+		return fmt.Errorf("plugins, sandbox: want lists, of at most %d plugins", MaxScanners)
+	}
+	for i, p := range h.Plugins {
+		if err := p.Validate(); err != nil {
+			return fmt.Errorf("plugins[%d]: %w", i, err)
+		}
+	}
+	if err := validateLayers(h.Sandbox); err != nil {
+		return err
+	}
+	if h.StartedAt.IsZero() || h.LastRoundAt != nil && h.LastRoundAt.IsZero() {
+		return errors.New("started_at, last_round_at: missing")
+	}
+	if h.SpoolStatements > maxCounter || h.SpoolBytes > maxCounter {
+		return errors.New("spool: out of range")
+	}
+	return nil
+}
+
+// Epoch opens a chain: it is the statement at sequence 1 of every epoch, signed
+// by the key that the enrolment gave the epoch to.
+type Epoch struct {
+	Link      `json:"chain"`
+	Cause     EpochCause `json:"cause"`
+	Algorithm Algorithm  `json:"algorithm"`
+	// Last is where the epoch before stood on this machine, if that is known.
+	Last *ChainHead `json:"last,omitempty"`
+}
+
+// EpochCause is why a chain was opened.
+type EpochCause string
+
+// The causes: a first enrolment; a new one with authority from the aggregator
+// after a restored snapshot, a lost spool or a lost key.
+const (
+	Enrolled   EpochCause = "enrolled"
+	Reenrolled EpochCause = "reenrolled"
+)
+
+// Algorithm is a signature algorithm. It belongs to an enrolled key, never to a
+// message.
+type Algorithm string
+
+// The algorithms: Ed25519 (RFC 8032), and ECDSA on P-256 with SHA-256 in ASN.1
+// DER (FIPS 186-5).
+const (
+	Ed25519   Algorithm = "ed25519"
+	ECDSAP256 Algorithm = "ecdsa-p256-sha256"
+)
+
+// Validate reports whether a is one of the algorithms.
+func (a Algorithm) Validate() error {
+	return oneOf("algorithm", a, []Algorithm{Ed25519, ECDSAP256})
+}
+
+// ChainHead is the last link of a chain.
+type ChainHead struct {
+	Epoch    uint64 `json:"epoch"`
+	Sequence uint64 `json:"sequence"`
+	Digest   Digest `json:"digest"`
+}
+
+// PredicateType implements Predicate.
+func (*Epoch) PredicateType() string { return EpochType }
+
+// Subjects implements Predicate.
+func (e *Epoch) Subjects() []Subject { return subject("agent-key", e.KeyID) }
+
+// Validate implements Predicate.
+func (e *Epoch) Validate() error {
+	if err := e.Link.Validate(); err != nil {
+		return err
+	}
+	if e.Sequence != 1 {
+		return fmt.Errorf("chain.sequence: an epoch opens at 1, not %d", e.Sequence)
+	}
+	if err := oneOf("cause", e.Cause, []EpochCause{Enrolled, Reenrolled}); err != nil {
+		return err
+	}
+	if err := e.Algorithm.Validate(); err != nil {
+		return err
+	}
+	if e.Last == nil {
+		return nil
+	}
+	if e.Last.Epoch == 0 || e.Last.Epoch >= e.Link.Epoch || e.Last.Sequence > maxCounter {
+		return errors.New("last: out of range")
+	}
+	return e.Last.Digest.Validate()
+}
