@@ -1,0 +1,85 @@
+package clickhouse
+
+import (
+	"encoding/xml"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// RowFilter is a row policy: the engine adds the expression to every read of
+// the table, whoever wrote the query.
+type RowFilter struct {
+	Database string `json:"database"`
+	Table    string `json:"table"`
+	// Expression is SQL over the table's columns. The tenant of a query can
+	// come in by getSetting('log_comment'), a setting that is free to carry a
+	// text, is per request, and with readonly=1 cannot be changed by the query.
+	Expression string `json:"expression"`
+}
+
+// tree is a piece of the engine's configuration. Element names are given as a
+// path, so that the order and the escaping are in one place.
+type tree struct {
+	b strings.Builder
+}
+
+func (t *tree) set(path, value string) {
+	parts := strings.Split(path, "/")
+	for _, p := range parts {
+		t.b.WriteString("<" + p + ">")
+	}
+	// Writing to a strings.Builder cannot fail.
+	_ = xml.EscapeText(&t.b, []byte(value))
+	for i := len(parts) - 1; i >= 0; i-- {
+		t.b.WriteString("</" + parts[i] + ">")
+	}
+	t.b.WriteString("\n")
+}
+
+func (t *tree) write(path string) error {
+	text := "<clickhouse>\n" + t.b.String() + "</clickhouse>\n"
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		return fmt.Errorf("write engine configuration: %w", err)
+	}
+	return nil
+}
+
+// writeConfig writes the engine's configuration, which is derived whole from
+// order at every start, and returns the main file's path.
+func writeConfig(dir string, o order) (string, error) {
+	users := filepath.Join(dir, "users.xml")
+	main := filepath.Join(dir, "config.xml")
+	var c tree
+	c.set("users_config", users)
+	c.set("timezone", "UTC")
+	c.set("max_server_memory_usage", fmt.Sprint(o.Limits.MemoryBytes))
+	c.set("merge_tree/min_free_disk_bytes_to_perform_insert", fmt.Sprint(o.Limits.FreeDiskBytes))
+	c.set("merge_tree/non_replicated_deduplication_window", fmt.Sprint(o.DeduplicationWindow))
+	if !o.FastUnsafe {
+		c.set("merge_tree/fsync_after_insert", "1")
+		c.set("merge_tree/fsync_part_directory", "1")
+		// A merge replaces parts that were synced: what replaces them has to
+		// be synced before they are removed, however small it is.
+		c.set("merge_tree/min_rows_to_fsync_after_merge", "1")
+		c.set("merge_tree/min_compressed_bytes_to_fsync_after_merge", "1")
+	}
+	if err := c.write(main); err != nil {
+		return "", err
+	}
+	var u tree
+	u.set("profiles/default/max_execution_time", fmt.Sprint(int(o.Limits.QueryTime.Seconds())))
+	u.set("profiles/default/max_result_bytes", fmt.Sprint(o.Limits.ResultBytes))
+	u.set("profiles/default/fsync_metadata", "1")
+	u.set("profiles/default/session_timezone", "UTC")
+	u.set("users/default/password", "")
+	u.set("users/default/networks/ip", "::/0")
+	u.set("users/default/profile", "default")
+	u.set("users/default/quota", "default")
+	for _, f := range o.RowFilters {
+		u.set("users/default/databases/"+f.Database+"/"+f.Table+"/filter", f.Expression)
+	}
+	u.set("quotas/default", "")
+	return main, u.write(users)
+}
