@@ -112,12 +112,31 @@ func joins(a, b Range) bool {
 	return a.End == b.Start && a.Kind == b.Kind && a.Reason == b.Reason && a.Member == b.Member
 }
 
+// merge puts the marks in their places: a range that a mark falls into is split
+// there, so that the account stays disjoint and ascending.
 func merge(ranges, marks []Range) []Range {
-	out := append(ranges, marks...)
-	slices.SortStableFunc(out, func(a, b Range) int {
-		return cmp.Or(cmp.Compare(a.Start, b.Start), cmp.Compare(a.End, b.End))
-	})
-	return out
+	slices.SortFunc(marks, compare)
+	marks = slices.Compact(marks)
+	out := make([]Range, 0, len(ranges)+2*len(marks))
+	for _, r := range ranges {
+		for len(marks) > 0 && marks[0].Start < r.End {
+			m := marks[0]
+			marks = marks[1:]
+			if m.Start > r.Start {
+				left := r
+				left.End = m.Start
+				out = append(out, left)
+				r.Start = m.Start
+			}
+			out = append(out, m)
+		}
+		out = append(out, r)
+	}
+	return append(out, marks...)
+}
+
+func compare(a, b Range) int {
+	return cmp.Or(cmp.Compare(a.Start, b.Start), cmp.Compare(a.End, b.End), cmp.Compare(a.Reason, b.Reason), cmp.Compare(a.Member, b.Member))
 }
 
 // Combine merges the accounts that several scanners gave of the same artifact:

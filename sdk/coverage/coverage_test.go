@@ -21,12 +21,13 @@ func TestAccount(t *testing.T) {
 		want   []Range
 	}{
 		"nothing claimed":         {nil, 10, []Range{unread(0, 10, predicate.Unclaimed)}},
-		"empty artifact":          {nil, 0, nil},
+		"empty artifact":          {nil, 0, []Range{}},
 		"all parsed, in pieces":   {[]Range{parsed(5, 10), parsed(0, 5)}, 10, []Range{parsed(0, 10)}},
 		"a hole":                  {[]Range{parsed(0, 3), inert(6, 10)}, 10, []Range{parsed(0, 3), unread(3, 6, predicate.Unclaimed), inert(6, 10)}},
 		"unread wins over parsed": {[]Range{parsed(0, 10), unread(4, 6, predicate.Encrypted)}, 10, []Range{parsed(0, 4), unread(4, 6, predicate.Encrypted), parsed(6, 10)}},
 		"parsed wins over inert":  {[]Range{inert(0, 10), parsed(2, 3)}, 10, []Range{inert(0, 2), parsed(2, 3), inert(3, 10)}},
 		"a place without bytes":   {[]Range{parsed(0, 10), unread(10, 10, predicate.Truncated)}, 10, []Range{parsed(0, 10), unread(10, 10, predicate.Truncated)}},
+		"a place amid parsed":     {[]Range{parsed(0, 10), unread(4, 4, predicate.Truncated)}, 10, []Range{parsed(0, 4), unread(4, 4, predicate.Truncated), parsed(4, 10)}},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
