@@ -46,14 +46,13 @@ type limits struct {
 // order is what the parent writes to its child's standard input, the
 // credentials included: arguments and environment are visible to others.
 type order struct {
-	Dir                 string      `json:"dir"`
-	Library             string      `json:"library"`
-	User                string      `json:"user"`
-	Password            string      `json:"password"`
-	Limits              limits      `json:"limits"`
-	DeduplicationWindow int         `json:"deduplication_window"`
-	RowFilters          []RowFilter `json:"row_filters"`
-	FastUnsafe          bool        `json:"fast_unsafe"`
+	Dir        string      `json:"dir"`
+	Library    string      `json:"library"`
+	User       string      `json:"user"`
+	Password   string      `json:"password"`
+	Limits     limits      `json:"limits"`
+	RowFilters []RowFilter `json:"row_filters"`
+	FastUnsafe bool        `json:"fast_unsafe"`
 }
 
 // report is the child's answer to its order.
@@ -78,10 +77,11 @@ func RunChild(ctx context.Context) error {
 	// The parent's terminal is not ours to listen to: a Ctrl-C that reached
 	// the engine first would fail the writes of the parent's own shutdown.
 	signal.Ignore(unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
-	out := os.NewFile(reportDescriptor, "report")
-	if _, err := unix.FcntlInt(reportDescriptor, unix.F_GETFD, 0); err != nil {
-		return fmt.Errorf("run engine process: %s is started by the aggregator, not by hand: %w", ChildCommand, err)
+	var stat unix.Stat_t
+	if err := unix.Fstat(reportDescriptor, &stat); err != nil || stat.Mode&unix.S_IFMT != unix.S_IFIFO {
+		return fmt.Errorf("run engine process: %s is started by the aggregator, not by hand", ChildCommand)
 	}
+	out := os.NewFile(reportDescriptor, "report")
 	input := json.NewDecoder(io.LimitReader(os.Stdin, maxOrder))
 	var o order
 	if err := input.Decode(&o); err != nil {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/ClickHouse/clickhouse-go/v2"
 	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
+	"golang.org/x/sys/unix"
 )
 
 // Conditions that a start fails with and that trying again does not change.
@@ -68,9 +69,6 @@ type Config struct {
 	// FreeDiskBytes is what an insert must leave free on the disk; one that
 	// would not fails with NOT_ENOUGH_SPACE. Default 256 MiB.
 	FreeDiskBytes int64
-	// DeduplicationWindow is how many of the last inserts into a table are
-	// remembered by insert_deduplication_token. Default 10,000.
-	DeduplicationWindow int
 	// FastUnsafe acknowledges inserts before they are on disk: a power cut
 	// then loses rows. For measurements.
 	FastUnsafe bool
@@ -87,7 +85,7 @@ func (c Config) Validate() error {
 		return errors.New("configure embedded engine: Library is empty")
 	case c.Log == nil:
 		return errors.New("configure embedded engine: Log is nil")
-	case min(c.Queries, c.DeduplicationWindow) < 0,
+	case c.Queries < 0,
 		min(c.QueueWait, c.QueryTime, c.StartWait, c.StopWait) < 0,
 		min(c.MemoryBytes, c.BodyBytes, c.QueryBytes, c.ResultBytes, c.FreeDiskBytes) < 0:
 		return errors.New("configure embedded engine: a limit is negative")
@@ -111,7 +109,6 @@ func (c Config) withDefaults() Config {
 	orElse(&c.QueryBytes, 4<<20)
 	orElse(&c.ResultBytes, 256<<20)
 	orElse(&c.FreeDiskBytes, 256<<20)
-	orElse(&c.DeduplicationWindow, 10_000)
 	return c
 }
 
@@ -178,7 +175,9 @@ func (e *Engine) keepRunning(ctx context.Context) error {
 	for {
 		started := time.Now()
 		err := e.runOnce(ctx)
-		if ctx.Err() != nil || errors.Is(err, ErrLibrary) || errors.Is(err, ErrInUse) {
+		// What never worked is a mistake to report; what worked is worth
+		// another try.
+		if ctx.Err() != nil || e.Version() == "" || errors.Is(err, ErrLibrary) || errors.Is(err, ErrInUse) {
 			return err
 		}
 		if time.Since(started) > healthy {
@@ -213,6 +212,35 @@ func (e *Engine) setAddr(addr, version string) {
 func (e *Engine) announce() {
 	close(e.changed)
 	e.changed = make(chan struct{})
+}
+
+// leave forgets an address that refused a connection: its process has ended
+// and its parent has not seen it yet.
+func (e *Engine) leave(addr string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.addr == addr {
+		e.addr = ""
+		e.announce()
+	}
+}
+
+// dial connects to the engine, and waits for one that starts.
+func (e *Engine) dial(ctx context.Context, _ string) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, e.cfg.StartWait)
+	defer cancel()
+	var dialer net.Dialer
+	for {
+		addr, err := e.Addr(ctx)
+		if err != nil {
+			return nil, err
+		}
+		conn, err := dialer.DialContext(ctx, "tcp", addr)
+		if !errors.Is(err, unix.ECONNREFUSED) {
+			return conn, err
+		}
+		e.leave(addr)
+	}
 }
 
 // Addr waits until the engine accepts queries and returns its address, which
@@ -255,18 +283,9 @@ func (e *Engine) Options() *clickhouse.Options {
 		Protocol: clickhouse.HTTP,
 		// A label that is never dialled. On loopback, since a proxy that the
 		// environment names would be asked for any other host.
-		Addr: []string{"127.0.0.1:8123"},
-		Auth: clickhouse.Auth{Username: User, Password: e.password},
-		DialContext: func(ctx context.Context, _ string) (net.Conn, error) {
-			ctx, cancel := context.WithTimeout(ctx, e.cfg.StartWait)
-			defer cancel()
-			addr, err := e.Addr(ctx)
-			if err != nil {
-				return nil, err
-			}
-			var dialer net.Dialer
-			return dialer.DialContext(ctx, "tcp", addr)
-		},
+		Addr:        []string{"127.0.0.1:8123"},
+		Auth:        clickhouse.Auth{Username: User, Password: e.password},
+		DialContext: e.dial,
 		// How long a query's first byte may take.
 		ReadTimeout:  e.cfg.QueryTime + e.cfg.QueueWait,
 		MaxOpenConns: e.cfg.Queries,

@@ -1,10 +1,12 @@
 package clickhouse
 
 import (
+	"bytes"
 	"encoding/xml"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -19,28 +21,47 @@ type RowFilter struct {
 	Expression string `json:"expression"`
 }
 
-// tree is a piece of the engine's configuration. Element names are given as a
-// path, so that the order and the escaping are in one place.
-type tree struct {
-	b strings.Builder
+// element is a piece of the engine's configuration. The engine reads only the
+// first of several elements with one name, so each is made once.
+type element struct {
+	name     string
+	value    string
+	children []*element
 }
 
-func (t *tree) set(path, value string) {
-	parts := strings.Split(path, "/")
-	for _, p := range parts {
-		t.b.WriteString("<" + p + ">")
+// set gives the element at path a value and makes those on the way.
+func (e *element) set(path, value string) {
+	for name := range strings.SplitSeq(path, "/") {
+		i := slices.IndexFunc(e.children, func(c *element) bool { return c.name == name })
+		if i < 0 {
+			i = len(e.children)
+			e.children = append(e.children, &element{name: name})
+		}
+		e = e.children[i]
 	}
-	// Writing to a strings.Builder cannot fail.
-	_ = xml.EscapeText(&t.b, []byte(value))
-	for i := len(parts) - 1; i >= 0; i-- {
-		t.b.WriteString("</" + parts[i] + ">")
-	}
-	t.b.WriteString("\n")
+	e.value = value
 }
 
-func (t *tree) write(path string) error {
-	text := "<clickhouse>\n" + t.b.String() + "</clickhouse>\n"
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+func (e *element) encode(b *bytes.Buffer) error {
+	fmt.Fprintf(b, "<%s>", e.name)
+	if err := xml.EscapeText(b, []byte(e.value)); err != nil {
+		return err
+	}
+	for _, c := range e.children {
+		if err := c.encode(b); err != nil {
+			return err
+		}
+	}
+	fmt.Fprintf(b, "</%s>\n", e.name)
+	return nil
+}
+
+func (e *element) write(path string) error {
+	var b bytes.Buffer
+	if err := e.encode(&b); err != nil {
+		return fmt.Errorf("write engine configuration: %w", err)
+	}
+	if err := os.WriteFile(path, b.Bytes(), 0o600); err != nil {
 		return fmt.Errorf("write engine configuration: %w", err)
 	}
 	return nil
@@ -51,12 +72,11 @@ func (t *tree) write(path string) error {
 func writeConfig(dir string, o order) (string, error) {
 	users := filepath.Join(dir, "users.xml")
 	main := filepath.Join(dir, "config.xml")
-	var c tree
+	c := element{name: "clickhouse"}
 	c.set("users_config", users)
 	c.set("timezone", "UTC")
 	c.set("max_server_memory_usage", fmt.Sprint(o.Limits.MemoryBytes))
 	c.set("merge_tree/min_free_disk_bytes_to_perform_insert", fmt.Sprint(o.Limits.FreeDiskBytes))
-	c.set("merge_tree/non_replicated_deduplication_window", fmt.Sprint(o.DeduplicationWindow))
 	if !o.FastUnsafe {
 		c.set("merge_tree/fsync_after_insert", "1")
 		c.set("merge_tree/fsync_part_directory", "1")
@@ -68,7 +88,7 @@ func writeConfig(dir string, o order) (string, error) {
 	if err := c.write(main); err != nil {
 		return "", err
 	}
-	var u tree
+	u := element{name: "clickhouse"}
 	u.set("profiles/default/max_execution_time", fmt.Sprint(int(o.Limits.QueryTime.Seconds())))
 	u.set("profiles/default/max_result_bytes", fmt.Sprint(o.Limits.ResultBytes))
 	u.set("profiles/default/fsync_metadata", "1")

@@ -1,6 +1,7 @@
 package clickhouse
 
 import (
+	"slices"
 	"strings"
 )
 
@@ -31,53 +32,74 @@ type token struct {
 // parseStatement looks at the outline of a query and refuses a second
 // statement after it.
 func parseStatement(text string) (statement, error) {
-	s := statement{text: text}
+	o := outline{statement: statement{text: text}, settings: -1}
 	lex := lexer{text: text}
-	var (
-		first, previous token
-		settings        = -1
-		ended           bool
-	)
-	for n := 0; ; n++ {
+	for {
 		t, ok := lex.next()
-		if !ok {
-			break
-		}
-		if n == 0 {
-			first = t
-		}
 		switch {
+		case !ok && o.tokens == 0:
+			return statement{}, exceptionf(codeSyntaxError, "Empty query. (SYNTAX_ERROR)")
+		case !ok:
+			return o.statement, nil
+		case t.separator && !o.ended:
+			o.ended, o.text = true, text[:t.start]
 		case t.separator:
-			ended = true
-			if s.text == text {
-				s.text = text[:t.start]
-			}
-			continue
-		case ended:
+		case o.ended:
 			return statement{}, exceptionf(codeSyntaxError, "Multi-statements are not allowed: one statement a request. (SYNTAX_ERROR)")
-		case t.depth == 0 && t.word == "SETTINGS":
-			settings = t.start
-		case t.depth == 0 && previous.word == "FORMAT" && t.word != "":
-			s.format = text[t.start:t.end]
-			if first.word == "INSERT" {
-				s.insert, s.infile = true, previous.start
-				if settings >= 0 {
-					s.infile = settings
-				}
-				s.text, s.data = text[:t.end], insertData(text[t.end:])
-				return s, nil
-			}
-		case t.depth == 0 && first.word == "INSERT" && (t.word == "SELECT" || t.word == "VALUES" || t.word == "WITH" || t.word == "INFILE"):
-			// Rows come from the text, and a semicolon inside of values is
-			// quoted: nothing to rewrite.
-			first.word = ""
+		case o.add(t):
+			return o.statement, nil
 		}
-		previous = t
 	}
-	if strings.TrimSpace(s.text) == "" {
-		return statement{}, exceptionf(codeSyntaxError, "Empty query. (SYNTAX_ERROR)")
+}
+
+// outline collects a statement from its tokens.
+type outline struct {
+	statement
+	tokens   int
+	ended    bool
+	takes    bool     // an INSERT whose rows have not been named yet
+	settings int      // where SETTINGS begins, or -1
+	last     [2]token // the tokens before, the nearest first
+}
+
+// add takes the next token and reports that the rest of the text is data.
+func (o *outline) add(t token) (data bool) {
+	if o.tokens == 0 {
+		o.takes = t.word == "INSERT"
 	}
-	return s, nil
+	isFormat := t.depth == 0 && t.word != "" && o.last[0].word == "FORMAT" && !o.last[0].names(o.last[1], o.text)
+	switch {
+	case isFormat && o.takes:
+		o.insert, o.infile = true, o.last[0].start
+		if o.settings >= 0 {
+			o.infile = o.settings
+		}
+		o.format, o.data = o.text[t.start:t.end], insertData(o.text[t.end:])
+		o.text = o.text[:t.end]
+		return true
+	case isFormat:
+		o.format = o.text[t.start:t.end]
+	case t.depth == 0 && t.word == "SETTINGS":
+		o.settings = t.start
+	case o.settings < 0 || t.depth > 0:
+		// A format is followed by nothing or SETTINGS: this was a column.
+		o.format = ""
+	}
+	if t.depth == 0 && slices.Contains(rowSources, t.word) && !t.names(o.last[0], o.text) {
+		o.takes = false
+	}
+	o.tokens++
+	o.last[1], o.last[0] = o.last[0], t
+	return false
+}
+
+// rowSources begin the rows of an INSERT that the engine finds by itself.
+var rowSources = []string{"SELECT", "WITH", "VALUES", "INFILE", "WATCH"}
+
+// names says that the word is a name, by what stands before it.
+func (t token) names(before token, text string) bool {
+	return slices.Contains([]string{"INTO", "TABLE", "FROM", "AS"}, before.word) ||
+		before.word == "" && text[before.start:before.end] == "."
 }
 
 // insertData strips what may stand between a format's name and the data: one
