@@ -154,3 +154,22 @@ func lookup(ctx context.Context, d *kafka.Dialer, broker, topic string, partitio
 	}
 	return kafka.Partition{}, kafka.UnknownTopicOrPartition
 }
+
+// reach logs in at one of the brokers. kafka-go's transport reports a cluster
+// that it could not log in to as one without brokers; this reports the reason.
+func (c *client) reach(ctx context.Context) error {
+	var firstErr error
+	for _, broker := range c.cfg.Brokers {
+		conn, err := c.dialer(nil).DialContext(ctx, "tcp", broker)
+		if err == nil {
+			return conn.Close()
+		}
+		if !Retryable(err) {
+			return err
+		}
+		if firstErr == nil {
+			firstErr = err
+		}
+	}
+	return firstErr
+}
