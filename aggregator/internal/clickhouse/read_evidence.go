@@ -1,0 +1,158 @@
+package clickhouse
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// Statement is a stored statement and its place.
+type Statement struct {
+	Digest     string    `ch:"digest"`
+	Agent      string    `ch:"agent"`
+	Epoch      uint64    `ch:"epoch"`
+	Sequence   uint64    `ch:"sequence"`
+	Previous   string    `ch:"previous"`
+	KeyID      string    `ch:"key_id"`
+	Type       string    `ch:"type"`
+	Outcome    string    `ch:"outcome"`
+	SignedAt   time.Time `ch:"signed_at"`
+	ReceivedAt time.Time `ch:"received_at"`
+	Topic      string    `ch:"topic"`
+	Partition  int32     `ch:"partition"`
+	Offset     int64     `ch:"offset"`
+	// Envelope is the DSSE envelope, byte for byte as it arrived.
+	Envelope string `ch:"envelope"`
+}
+
+const statementColumns = `digest, agent, epoch, sequence, previous, key_id, type, outcome, signed_at, received_at, topic, partition, offset, envelope`
+
+// Statement finds a statement by its digest.
+func (r *Reader) Statement(ctx context.Context, tenant, digest string) (Statement, bool, error) {
+	const query = `SELECT ` + statementColumns + ` FROM statements
+WHERE tenant = {tenant:String} AND digest = {digest:String} ORDER BY topic, partition, offset LIMIT 1`
+	var out []Statement
+	if err := r.conn.Select(ctx, &out, query, arguments(tenant, "digest", digest)...); err != nil {
+		return Statement{}, false, fmt.Errorf("read statement: %w", err)
+	}
+	if len(out) == 0 {
+		return Statement{}, false, nil
+	}
+	return out[0], true, nil
+}
+
+// ChainPage asks for a page of an agent's chain, after an epoch and a sequence.
+type ChainPage struct {
+	AfterEpoch, AfterSequence uint64
+	Limit                     uint32
+}
+
+// Chain lists an agent's statements in the order of its chain. Both sides of a
+// fork are there.
+func (r *Reader) Chain(ctx context.Context, tenant, agent string, p ChainPage) ([]Statement, error) {
+	const query = `SELECT ` + statementColumns + ` FROM statements
+WHERE tenant = {tenant:String} AND agent = {agent:String} AND (epoch, sequence) > ({epoch:UInt64}, {sequence:UInt64})
+ORDER BY epoch, sequence, digest, topic, partition, offset LIMIT 1 BY epoch, sequence, digest LIMIT {limit:UInt32}`
+	var out []Statement
+	err := r.conn.Select(ctx, &out, query, arguments(tenant, "agent", agent, "epoch", p.AfterEpoch, "sequence", p.AfterSequence, "limit", p.Limit)...)
+	if err != nil {
+		return nil, fmt.Errorf("read chain: %w", err)
+	}
+	return out, nil
+}
+
+// ScanStatements lists the digests of an artifact's scan statements, the latest
+// first.
+func (r *Reader) ScanStatements(ctx context.Context, tenant, artifact string, limit uint32) ([]string, error) {
+	const query = `SELECT DISTINCT statement, scanned_at FROM scans
+WHERE tenant = {tenant:String} AND artifact = {artifact:String} ORDER BY scanned_at DESC, statement DESC LIMIT {limit:UInt32}`
+	var rows []struct {
+		Statement string    `ch:"statement"`
+		ScannedAt time.Time `ch:"scanned_at"`
+	}
+	if err := r.conn.Select(ctx, &rows, query, arguments(tenant, "artifact", artifact, "limit", limit)...); err != nil {
+		return nil, fmt.Errorf("read scan statements: %w", err)
+	}
+	out := make([]string, len(rows))
+	for i, row := range rows {
+		out[i] = row.Statement
+	}
+	return out, nil
+}
+
+// Refused is a message that was not believed.
+type Refused struct {
+	Topic      string    `ch:"topic"`
+	Partition  int32     `ch:"partition"`
+	Offset     int64     `ch:"offset"`
+	Reason     string    `ch:"reason"`
+	Detail     string    `ch:"detail"`
+	Digest     string    `ch:"digest"`
+	Bytes      uint64    `ch:"bytes"`
+	ReceivedAt time.Time `ch:"received_at"`
+}
+
+// Quarantine lists what was refused, the latest first. The tenant is the one
+// whose key the message names; messages that name no known key are filed under
+// the empty tenant.
+func (r *Reader) Quarantine(ctx context.Context, tenant string, offset, limit uint32) ([]Refused, error) {
+	const query = `SELECT DISTINCT topic, partition, offset, reason, detail, digest, bytes, received_at FROM quarantine
+WHERE tenant = {tenant:String} ORDER BY received_at DESC, topic, partition, offset DESC LIMIT {limit:UInt32} OFFSET {skip:UInt32}`
+	var out []Refused
+	if err := r.conn.Select(ctx, &out, query, arguments(tenant, "skip", offset, "limit", limit)...); err != nil {
+		return nil, fmt.Errorf("read quarantine: %w", err)
+	}
+	return out, nil
+}
+
+// Outcomes counts what arrived for a tenant, by outcome: every offset once.
+func (r *Reader) Outcomes(ctx context.Context, tenant string) ([]Count, error) {
+	const query = `SELECT outcome AS word, uniqExact((topic, partition, offset)) AS n FROM receipts
+WHERE tenant = {tenant:String} GROUP BY outcome ORDER BY outcome`
+	return r.counts(ctx, query, tenant)
+}
+
+// AgentReport is an agent's latest heartbeat.
+type AgentReport struct {
+	Agent           string     `ch:"agent"`
+	Version         string     `ch:"agent_version"`
+	Ruleset         string     `ch:"ruleset_version"`
+	Sandbox         []string   `ch:"sandbox"`
+	SpoolStatements uint64     `ch:"spool_statements"`
+	SpoolBytes      uint64     `ch:"spool_bytes"`
+	LastRoundAt     *time.Time `ch:"last_round_at"`
+	SignedAt        time.Time  `ch:"signed_at"`
+	ReceivedAt      time.Time  `ch:"received_at"`
+}
+
+// AgentReports lists the latest heartbeat of every agent.
+func (r *Reader) AgentReports(ctx context.Context, tenant string) ([]AgentReport, error) {
+	const query = `SELECT agent, agent_version, ruleset_version, sandbox, spool_statements, spool_bytes, last_round_at, signed_at, received_at
+FROM agent_reports WHERE tenant = {tenant:String} AND type = 'heartbeat'
+ORDER BY agent, epoch DESC, sequence DESC, statement LIMIT 1 BY agent`
+	var out []AgentReport
+	if err := r.conn.Select(ctx, &out, query, arguments(tenant)...); err != nil {
+		return nil, fmt.Errorf("read agent reports: %w", err)
+	}
+	return out, nil
+}
+
+// AgentActivity is what has arrived from an agent.
+type AgentActivity struct {
+	Agent      string    `ch:"agent"`
+	Statements uint64    `ch:"statements"`
+	Replayed   uint64    `ch:"replayed"`
+	LastAt     time.Time `ch:"last_at"`
+}
+
+// AgentActivities counts what has arrived, by agent.
+func (r *Reader) AgentActivities(ctx context.Context, tenant string) ([]AgentActivity, error) {
+	const query = `SELECT agent, uniqExactIf(digest, outcome != 'replayed') AS statements,
+  uniqExactIf((topic, partition, offset), outcome = 'replayed') AS replayed, max(received_at) AS last_at
+FROM receipts WHERE tenant = {tenant:String} AND outcome != 'refused' GROUP BY agent ORDER BY agent`
+	var out []AgentActivity
+	if err := r.conn.Select(ctx, &out, query, arguments(tenant)...); err != nil {
+		return nil, fmt.Errorf("read agent activity: %w", err)
+	}
+	return out, nil
+}
