@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	mathrand "math/rand/v2"
 	"net"
+	"net/http"
 	"path/filepath"
 	"regexp"
 	"runtime"
@@ -286,6 +287,12 @@ func (e *Engine) Options() *clickhouse.Options {
 		Addr:        []string{"127.0.0.1:8123"},
 		Auth:        clickhouse.Auth{Username: User, Password: e.password},
 		DialContext: e.dial,
+		// A kept connection would outlive the process behind it and cost a
+		// later query an error; a new one on loopback costs next to nothing.
+		TransportFunc: func(t *http.Transport) (http.RoundTripper, error) {
+			t.DisableKeepAlives = true
+			return t, nil
+		},
 		// How long a query's first byte may take.
 		ReadTimeout:  e.cfg.QueryTime + e.cfg.QueueWait,
 		MaxOpenConns: e.cfg.Queries,
