@@ -1,0 +1,204 @@
+package plugin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cavra/cavra/schemas/predicate"
+)
+
+// command is the one place that builds what is executed, and says which layers
+// of isolation that puts on before the plugin's first instruction. A launcher
+// that puts on more belongs here.
+func command(program, socket *os.File, args, env []string) (*exec.Cmd, []predicate.Layer) {
+	cmd := exec.Command("/proc/self/fd/" + strconv.Itoa(int(program.Fd())))
+	cmd.Args = append([]string{"plugin"}, args...)
+	cmd.Env = env
+	cmd.Dir = "/"
+	// Nil is /dev/null. The host's own input is none of the plugin's business.
+	cmd.Stdin = nil
+	cmd.ExtraFiles = []*os.File{socket}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	return cmd, []predicate.Layer{predicate.LayerEmptyEnv, predicate.LayerNoNewPrivs, predicate.LayerProcess}
+}
+
+// child is the plugin's process. It is go-plugin's runner, so that go-plugin
+// neither chooses what is inherited nor where the plugin may be reached.
+type child struct {
+	cmd            *exec.Cmd
+	dir            string
+	stdout, stderr *os.File
+	theirs         []*os.File
+
+	mu      sync.Mutex
+	pid     int
+	running bool
+	// doomed is set when the process is killed before it has started.
+	doomed  bool
+	exited  chan struct{}
+	exit    *CrashError
+	waitErr error
+}
+
+func newChild(cmd *exec.Cmd, dir string) (*child, error) {
+	outR, outW, err := os.Pipe()
+	if err != nil {
+		return nil, fmt.Errorf("make pipe: %w", err)
+	}
+	errR, errW, err := os.Pipe()
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("make pipe: %w", err), outR.Close(), outW.Close())
+	}
+	cmd.Stdout, cmd.Stderr = outW, errW
+	return &child{cmd: cmd, dir: dir, stdout: outR, stderr: errR, theirs: []*os.File{outW, errW}, exited: make(chan struct{})}, nil
+}
+
+// Start starts the process and its supervisor.
+func (c *child) Start(context.Context) error {
+	started := make(chan error, 1)
+	go c.supervise(started)
+	return <-started
+}
+
+// supervise keeps one thread for the process's whole life: the signal at the
+// parent's death is tied to the thread that forked, and no_new_privs, which the
+// child inherits, must not stay on a thread that others use. The thread ends
+// with this goroutine, since it is never unlocked.
+func (c *child) supervise(started chan<- error) {
+	runtime.LockOSThread()
+	defer close(c.exited)
+	err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+	if err == nil {
+		err = c.cmd.Start()
+	}
+	for _, f := range c.theirs {
+		err = errors.Join(err, f.Close())
+	}
+	if err != nil {
+		c.waitErr = fmt.Errorf("start process: %w", err)
+		c.exit = &CrashError{ExitCode: -1, Signal: "not started"}
+		if c.cmd.Process != nil {
+			_ = c.cmd.Process.Kill()
+			_ = c.cmd.Wait()
+		}
+		started <- errors.Join(c.waitErr, c.stdout.Close(), c.stderr.Close())
+		return
+	}
+	c.mu.Lock()
+	c.pid, c.running = c.cmd.Process.Pid, true
+	if c.doomed {
+		_ = unix.Kill(-c.pid, unix.SIGKILL)
+	}
+	c.mu.Unlock()
+	started <- nil
+	c.reap()
+}
+
+// reap waits for the end without reaping, ends the rest of the group while its
+// number cannot be anybody else's, and then reaps.
+func (c *child) reap() {
+	var info unix.Siginfo
+	for {
+		err := unix.Waitid(unix.P_PID, c.pid, &info, unix.WEXITED|unix.WNOWAIT, nil)
+		if !errors.Is(err, unix.EINTR) {
+			break
+		}
+	}
+	c.mu.Lock()
+	_ = unix.Kill(-c.pid, unix.SIGKILL)
+	c.running = false
+	c.waitErr = c.cmd.Wait()
+	c.mu.Unlock()
+	c.exit = exitOf(c.cmd.ProcessState)
+	// A process that left the group may still hold the pipes. What is in them
+	// can be read; nobody waits for more.
+	soon := time.Now().Add(100 * time.Millisecond)
+	_ = c.stdout.SetReadDeadline(soon)
+	_ = c.stderr.SetReadDeadline(soon)
+}
+
+func exitOf(s *os.ProcessState) *CrashError {
+	if s == nil {
+		return &CrashError{ExitCode: -1, Signal: "unknown"}
+	}
+	if ws, ok := s.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
+		return &CrashError{ExitCode: -1, Signal: unix.SignalName(ws.Signal())}
+	}
+	return &CrashError{ExitCode: s.ExitCode()}
+}
+
+// Kill ends the whole process group.
+func (c *child) Kill(context.Context) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.running {
+		c.doomed = true
+		return nil
+	}
+	if err := unix.Kill(-c.pid, unix.SIGKILL); err != nil {
+		return fmt.Errorf("kill plugin: %w", err)
+	}
+	return nil
+}
+
+// Wait waits until the process has ended.
+func (c *child) Wait(context.Context) error {
+	<-c.exited
+	return c.waitErr
+}
+
+// Stdout carries go-plugin's handshake.
+func (c *child) Stdout() io.ReadCloser { return c.stdout }
+
+// Stderr carries what the plugin says to nobody in particular.
+func (c *child) Stderr() io.ReadCloser { return c.stderr }
+
+// Name is for go-plugin's own log, which is off.
+func (c *child) Name() string { return "plugin" }
+
+// ID is the process id.
+func (c *child) ID() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.pid == 0 {
+		return ""
+	}
+	return strconv.Itoa(c.pid)
+}
+
+// Diagnose adds nothing.
+func (c *child) Diagnose(context.Context) string { return "" }
+
+// PluginToHost lets the host connect to a socket in the folder that it made for
+// this plugin, and nowhere else: the address is the plugin's word.
+func (c *child) PluginToHost(network, addr string) (string, string, error) {
+	if network != "unix" || filepath.Dir(addr) != c.dir {
+		return "", "", contractf("address %s %s is not in the plugin's folder", words(network), words(addr))
+	}
+	st, err := os.Lstat(addr)
+	if err != nil {
+		return "", "", contractf("address: %w", err)
+	}
+	if st.Mode()&os.ModeSocket == 0 {
+		return "", "", contractf("address: %w", &net.AddrError{Err: "not a socket", Addr: addr})
+	}
+	return network, addr, nil
+}
+
+// HostToPlugin changes nothing: both see the same folder.
+func (c *child) HostToPlugin(network, addr string) (string, string, error) {
+	return network, addr, nil
+}
