@@ -41,8 +41,8 @@ func (b *book) round(tenant string, at int, complete bool, refs map[string]strin
 	b.exec(`INSERT INTO inventories (tenant, agent, registry, root, round, part, parts, complete, references, statement, listed_at, received_at) VALUES (?, 'a', 'fs', '/m', ?, 1, 1, ?, ?, ?, ?, ?)`,
 		tenant, id, complete, uint64(len(refs)), hex(id), day(at), day(at))
 	for path, artifact := range refs {
-		b.exec(`INSERT INTO references (tenant, agent, registry, root, name, version, path, artifact, bundle, size, problem, round, statement, listed_at) VALUES (?, 'a', 'fs', '/m', '', '', ?, ?, ?, 10, '', ?, ?, ?)`,
-			tenant, path, hex(artifact), strings.Repeat("0", 64), id, hex(id), day(at))
+		b.exec(`INSERT INTO references (tenant, agent, registry, root, name, version, path, artifact, bundle, size, problem, round, statement, listed_at, received_at) VALUES (?, 'a', 'fs', '/m', '', '', ?, ?, ?, 10, '', ?, ?, ?, ?)`,
+			tenant, path, hex(artifact), strings.Repeat("0", 64), id, hex(id), day(at), day(at))
 	}
 }
 
@@ -52,8 +52,8 @@ func (b *book) scan(tenant, artifact string, at int, verdict string, score uint8
 	b.exec(`INSERT INTO scans (tenant, artifact, statement, agent, kind, format, size, files, verdict, score, complete, findings, scanned_at, received_at) VALUES (?, ?, ?, 'a', 'file', 'pickle', 10, 1, ?, ?, true, ?, ?, ?)`,
 		tenant, hex(artifact), statement, verdict, score, uint64(len(rules)), day(at), day(at))
 	for _, rule := range rules {
-		b.exec(`INSERT INTO findings (tenant, artifact, rule, location, statement, class, severity, count, scanned_at) VALUES (?, ?, ?, 'pickle', ?, 'code_execution_on_load', 'critical', 1, ?)`,
-			tenant, hex(artifact), rule, statement, day(at))
+		b.exec(`INSERT INTO findings (tenant, artifact, rule, location, statement, class, severity, count, scanned_at, received_at) VALUES (?, ?, ?, 'pickle', ?, 'code_execution_on_load', 'critical', 1, ?, ?)`,
+			tenant, hex(artifact), rule, statement, day(at), day(at))
 	}
 }
 
@@ -83,14 +83,14 @@ func (b *book) want(tenant string, want ...string) {
 
 func newBook(t *testing.T) *book {
 	b := &book{t: t, conn: enginetest.Start(t)}
-	text, err := os.ReadFile("migrations/0001_statements.sql")
+	cfg := Default()
+	cfg.RetentionDays = 3650
+	db, err := New(b.conn, cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, ddl := range strings.Split(strings.ReplaceAll(string(text), "{retention_days}", "3650"), ";\n") {
-		if strings.Contains(ddl, "CREATE") {
-			b.exec(ddl)
-		}
+	if err := db.Migrate(context.Background()); err != nil {
+		t.Fatal(err)
 	}
 	return b
 }
