@@ -32,6 +32,7 @@ func (b *Broker) properties() []byte {
 		"log.dirs":                                         filepath.Join(b.cfg.Dir, "data"),
 		"auto.create.topics.enable":                        "false",
 		"default.replication.factor":                       "1",
+		"log.cleaner.backoff.ms":                           "200",
 		"offsets.topic.replication.factor":                 "1",
 		"offsets.topic.num.partitions":                     "4",
 		"transaction.state.log.replication.factor":         "1",

@@ -141,7 +141,9 @@ func New(cfg Config) (*Broker, error) {
 		log = slog.New(slog.DiscardHandler)
 	}
 	b := &Broker{cfg: cfg, log: log, ready: make(chan struct{})}
-	b.conns = guard{maxConns: cfg.MaxConnections, maxFrame: cfg.MaxMessageBytes + frameSlack, log: log, open: make(chan struct{})}
+	// Twice the limit, so that a writer just beyond it is told so instead of
+	// being cut off.
+	b.conns = guard{maxConns: cfg.MaxConnections, maxFrame: 2*cfg.MaxMessageBytes + frameSlack, log: log, open: make(chan struct{})}
 	return b, nil
 }
 

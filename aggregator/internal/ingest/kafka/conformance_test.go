@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -17,6 +19,7 @@ import (
 	"github.com/segmentio/kafka-go/sasl/scram"
 
 	"github.com/cavra/cavra/aggregator/internal/ingest/kafka"
+	"github.com/cavra/cavra/aggregator/internal/ingest/kafka/recordbatch"
 )
 
 const (
@@ -48,6 +51,7 @@ func conform(t *testing.T, b broker) {
 		{"ReadBatch", testReadBatch},
 		{"ReadExactly", testReadExactly},
 		{"OutOfRange", testOutOfRange},
+		{"Unreadable", testUnreadable},
 		{"Commit", testCommit},
 		{"Rebalance", testRebalance},
 		{"NewPartition", testNewPartition},
@@ -253,6 +257,13 @@ func testAgentRights(t *testing.T, b broker) {
 	if !errors.Is(err, kafkago.TopicAuthorizationFailed) && !errors.Is(err, kafkago.UnknownTopicOrPartition) {
 		t.Errorf("agent wrote to another topic: %v", err)
 	}
+	// And not either by a client that does not ask for metadata first.
+	if err := produceBlindly(t, b, cfg.Topic, "agent-1", agentPassword); err != nil {
+		t.Errorf("agent's own topic: %v", err)
+	}
+	if err := produceBlindly(t, b, other, "agent-1", agentPassword); !errors.Is(err, kafkago.TopicAuthorizationFailed) {
+		t.Errorf("agent produced to another topic: %v", err)
+	}
 	asAgent := cfg
 	asAgent.SASL = kafka.SASL{Mechanism: kafka.ScramSHA256, Username: "agent-1", Password: agentPassword}
 	if _, err := newReader(t, asAgent, 0).ReadBatch(ctx, 0, 10, 1<<20, time.Second); !errors.Is(err, kafkago.TopicAuthorizationFailed) {
@@ -282,6 +293,30 @@ func testAgentRights(t *testing.T, b broker) {
 		}
 		return nil
 	})
+}
+
+// produceBlindly sends a produce request whatever the metadata say.
+func produceBlindly(t *testing.T, b broker, topic, user, password string) error {
+	t.Helper()
+	mech, err := scram.Mechanism(scram.SHA256, user, password)
+	if err != nil {
+		t.Fatal(err)
+	}
+	host, port, err := net.SplitHostPort(b.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := strconv.Atoi(port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := kafkago.Dialer{SASLMechanism: mech, Timeout: 5 * time.Second}
+	conn, err := d.DialPartition(deadline(t), "tcp", b.Addr(), kafkago.Partition{Topic: topic, Leader: kafkago.Broker{Host: host, Port: n}})
+	if err != nil {
+		return err
+	}
+	_, err = conn.WriteMessages(kafkago.Message{Value: []byte("blind")})
+	return errors.Join(err, conn.Close())
 }
 
 func testReadBatch(t *testing.T, b broker) {
@@ -379,6 +414,47 @@ func testOutOfRange(t *testing.T, b broker) {
 	}
 	if r, err := p.ReadExactly(ctx, 6, 8); err != nil || len(r.Messages) != 2 {
 		t.Errorf("from the start: %v, %v", values(r), err)
+	}
+}
+
+// testUnreadable has a writer exceed what the reader allows: the batch is put
+// aside with its offsets, and its successors are read.
+func testUnreadable(t *testing.T, b broker) {
+	cfg := topic(t, b, 1)
+	cfg.Batch.Bytes = 100 << 10
+	ctx := deadline(t)
+	w := writer(t, b, cfg.Topic, adminUser, adminPassword, kafkago.Gzip)
+	write(t, w, statements(0, 3)...)
+	write(t, w, kafkago.Message{Value: make([]byte, 200<<10)})
+	write(t, w, statements(4, 3)...)
+	p := newReader(t, cfg, 0)
+	got, err := p.ReadBatch(ctx, 0, 100, 1<<20, 300*time.Millisecond)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(append(wantValues(0, 3), wantValues(4, 3)...), values(got)); diff != "" || got.Next != 7 {
+		t.Errorf("next %d: %s", got.Next, diff)
+	}
+	if len(got.Unreadable) != 1 {
+		t.Fatalf("unreadable: %+v", got.Unreadable)
+	}
+	u := got.Unreadable[0]
+	if u.First != 3 || u.Last != 3 || !errors.Is(u.Err, recordbatch.ErrTooLarge) || u.SHA256 == [32]byte{} {
+		t.Errorf("unreadable: %+v", u)
+	}
+	again, err := p.ReadExactly(ctx, 0, 7)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(again.Unreadable) != 1 || again.Unreadable[0].SHA256 != u.SHA256 {
+		t.Errorf("read again: %+v", again.Unreadable)
+	}
+	if diff := cmp.Diff(got.Messages, again.Messages); diff != "" {
+		t.Error(diff)
+	}
+	none, err := p.ReadExactly(ctx, 5, 7)
+	if err != nil || len(none.Unreadable) != 0 || len(none.Messages) != 2 {
+		t.Errorf("after it: %+v, %v", none, err)
 	}
 }
 
