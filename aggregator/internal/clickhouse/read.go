@@ -24,27 +24,36 @@ func NewReader(conn driver.Conn) *Reader { return &Reader{conn: conn} }
 // rows through grouping by their key, so that a row inserted twice counts once,
 // merged or not.
 const (
-	// withScopes: per scope, when its latest complete round was listed. A round
-	// is complete when all its parts are there and each says so.
-	withScopes = `
+	// withRounds: the inventory rounds of every scope, placed by the agent's
+	// chain and not by its clock. A round is whole when all its parts are there
+	// and each says that it is complete; complete is the last whole one.
+	withRounds = `
 rounds AS (
-  SELECT agent, registry, root, round, max(listed_at) AS at,
+  SELECT agent, registry, root, round, max((epoch, sequence)) AS place,
          uniqExact(part) = max(parts) AND min(complete) AS whole
   FROM inventories WHERE tenant = {tenant:String}
   GROUP BY agent, registry, root, round),
 scopes AS (
-  SELECT agent, registry, root, maxIf(at, whole) AS complete_at
-  FROM rounds GROUP BY agent, registry, root)`
+  SELECT agent, registry, root, maxIf(place, whole) AS complete, groupArrayIf(place, whole) AS all_complete
+  FROM rounds GROUP BY agent, registry, root),
+observed AS (
+  SELECT r.agent AS agent, r.registry AS registry, r.root AS root, r.round AS round,
+         r.name AS name, r.version AS version, r.path AS path,
+         r.artifact AS artifact, r.bundle AS bundle, r.size AS size, r.problem AS problem,
+         r.statement AS statement, r.listed_at AS listed_at, o.place AS place, o.whole AS whole
+  FROM references AS r INNER JOIN rounds AS o
+    ON r.agent = o.agent AND r.registry = o.registry AND r.root = o.root AND r.round = o.round
+  WHERE r.tenant = {tenant:String})`
 
 	// withCurrent: where each reference points now. A reference stands until a
-	// complete round is without it; a partial round removes nothing.
-	withCurrent = withScopes + `,
+	// whole round is without it; a partial round removes nothing.
+	withCurrent = withRounds + `,
 pointers AS (
   SELECT agent, registry, root, name, version, path,
-         argMax(r.artifact, (listed_at, statement)) AS artifact, argMax(r.bundle, (listed_at, statement)) AS bundle,
-         argMax(r.size, (listed_at, statement)) AS size, argMax(r.problem, (listed_at, statement)) AS problem,
-         min(listed_at) AS first_seen, max(listed_at) AS last_seen
-  FROM references AS r WHERE tenant = {tenant:String}
+         argMax(o.artifact, (place, statement)) AS artifact, argMax(o.bundle, (place, statement)) AS bundle,
+         argMax(o.size, (place, statement)) AS size, argMax(o.problem, (place, statement)) AS problem,
+         min(listed_at) AS first_seen, max(listed_at) AS last_seen, max(place) AS last_place
+  FROM observed AS o
   GROUP BY agent, registry, root, name, version, path),
 current AS (
   SELECT p.agent AS agent, p.registry AS registry, p.root AS root, p.name AS name, p.version AS version, p.path AS path,
@@ -52,13 +61,16 @@ current AS (
          p.first_seen AS first_seen, p.last_seen AS last_seen
   FROM pointers AS p LEFT JOIN scopes AS s
     ON p.agent = s.agent AND p.registry = s.registry AND p.root = s.root
-  WHERE p.last_seen >= s.complete_at)`
+  WHERE p.last_place >= s.complete)`
 
-	// withLatest: the latest scan of every artifact.
+	// withLatest: the latest scan of every artifact: of each agent the last in
+	// its chain, and of those the one that arrived last.
 	withLatest = `
 latest AS (
-  SELECT * FROM scans WHERE tenant = {tenant:String}
-  ORDER BY scanned_at DESC, statement DESC LIMIT 1 BY artifact)`
+  SELECT * FROM (
+    SELECT * FROM scans WHERE tenant = {tenant:String}
+    ORDER BY epoch DESC, sequence DESC, statement DESC LIMIT 1 BY artifact, agent)
+  ORDER BY received_at DESC, epoch DESC, sequence DESC, statement DESC LIMIT 1 BY artifact)`
 
 	// withDigests: the artifacts and bundles that something points to now, with
 	// their latest scan. The zero digest stands for none.

@@ -64,11 +64,11 @@ ORDER BY epoch, sequence, digest, topic, partition, offset LIMIT 1 BY epoch, seq
 // ScanStatements lists the digests of an artifact's scan statements, the latest
 // first.
 func (r *Reader) ScanStatements(ctx context.Context, tenant, artifact string, limit uint32) ([]string, error) {
-	const query = `SELECT DISTINCT statement, scanned_at FROM scans
-WHERE tenant = {tenant:String} AND artifact = {artifact:String} ORDER BY scanned_at DESC, statement DESC LIMIT {limit:UInt32}`
+	const query = `SELECT DISTINCT statement, received_at FROM scans
+WHERE tenant = {tenant:String} AND artifact = {artifact:String} ORDER BY received_at DESC, statement DESC LIMIT {limit:UInt32}`
 	var rows []struct {
-		Statement string    `ch:"statement"`
-		ScannedAt time.Time `ch:"scanned_at"`
+		Statement  string    `ch:"statement"`
+		ReceivedAt time.Time `ch:"received_at"`
 	}
 	if err := r.conn.Select(ctx, &rows, query, arguments(tenant, "artifact", artifact, "limit", limit)...); err != nil {
 		return nil, fmt.Errorf("read scan statements: %w", err)

@@ -36,25 +36,23 @@ type Exposure struct {
 // unread looks clean.
 const withExposures = withCurrent + `,` + withLatest + `,
 pairs AS (
-  SELECT r.agent AS agent, r.registry AS registry, r.root AS root, name, version, path, artifact,
-         min(listed_at) AS first_seen, max(listed_at) AS last_seen, uniqExactIf(r.round, whole) AS rounds_seen
-  FROM references AS r LEFT JOIN rounds AS o
-    ON r.agent = o.agent AND r.registry = o.registry AND r.root = o.root AND r.round = o.round
-  WHERE r.tenant = {tenant:String} AND artifact != {zero:String}
+  SELECT agent, registry, root, name, version, path, artifact,
+         min(listed_at) AS first_seen, max(listed_at) AS last_seen,
+         min(place) AS first_place, max(place) AS last_place, uniqExactIf(round, whole) AS rounds_seen
+  FROM observed WHERE artifact != {zero:String}
   GROUP BY agent, registry, root, name, version, path, artifact),
-completed AS (
-  SELECT agent, registry, root, groupArrayIf(at, whole) AS times FROM rounds GROUP BY agent, registry, root),
 standing AS (
   SELECT p.agent AS agent, p.registry AS registry, p.root AS root, p.name AS name, p.version AS version, p.path AS path,
-         p.artifact AS artifact, p.first_seen AS first_seen, p.last_seen AS last_seen, c.path != '' AND c.artifact = p.artifact AS points,
-         arrayCount(t -> t >= p.first_seen AND t <= p.last_seen, k.times) > p.rounds_seen AS was_gone
+         p.artifact AS artifact, p.first_seen AS first_seen, p.last_seen AS last_seen,
+         c.path != '' AND c.artifact = p.artifact AS points,
+         arrayCount(t -> t >= p.first_place AND t <= p.last_place, s.all_complete) > p.rounds_seen AS was_gone
   FROM pairs AS p
   LEFT JOIN current AS c ON p.agent = c.agent AND p.registry = c.registry AND p.root = c.root
     AND p.name = c.name AND p.version = c.version AND p.path = c.path
-  LEFT JOIN completed AS k ON p.agent = k.agent AND p.registry = k.registry AND p.root = k.root),
+  LEFT JOIN scopes AS s ON p.agent = s.agent AND p.registry = s.registry AND p.root = s.root),
 known AS (
   SELECT f.artifact AS artifact, f.rule AS rule, f.location AS location, any(f.class) AS class,
-         argMax(f.severity, (f.scanned_at, f.statement)) AS severity, max(f.statement = l.statement) AS stands
+         argMax(f.severity, (f.received_at, f.statement)) AS severity, max(f.statement = l.statement) AS stands
   FROM findings AS f INNER JOIN latest AS l ON f.artifact = l.artifact
   WHERE f.tenant = {tenant:String} GROUP BY artifact, rule, location),
 exposures AS (

@@ -38,8 +38,8 @@ func (b *book) exec(query string, args ...any) {
 func (b *book) round(tenant string, at int, complete bool, refs map[string]string) {
 	b.n++
 	id := fmt.Sprintf("r%d", b.n)
-	b.exec(`INSERT INTO inventories (tenant, agent, registry, root, round, part, parts, complete, references, statement, listed_at, received_at) VALUES (?, 'a', 'fs', '/m', ?, 1, 1, ?, ?, ?, ?, ?)`,
-		tenant, id, complete, uint64(len(refs)), hex(id), day(at), day(at))
+	b.exec(`INSERT INTO inventories (tenant, agent, registry, root, round, part, parts, complete, references, statement, epoch, sequence, listed_at, received_at) VALUES (?, 'a', 'fs', '/m', ?, 1, 1, ?, ?, ?, 1, ?, ?, ?)`,
+		tenant, id, complete, uint64(len(refs)), hex(id), uint64(b.n), day(at), day(at))
 	for path, artifact := range refs {
 		b.exec(`INSERT INTO references (tenant, agent, registry, root, name, version, path, artifact, bundle, size, problem, round, statement, listed_at, received_at) VALUES (?, 'a', 'fs', '/m', '', '', ?, ?, ?, 10, '', ?, ?, ?, ?)`,
 			tenant, path, hex(artifact), strings.Repeat("0", 64), id, hex(id), day(at), day(at))
@@ -49,8 +49,8 @@ func (b *book) round(tenant string, at int, complete bool, refs map[string]strin
 func (b *book) scan(tenant, artifact string, at int, verdict string, score uint8, rules ...string) {
 	b.n++
 	statement := hex(fmt.Sprintf("s%d", b.n))
-	b.exec(`INSERT INTO scans (tenant, artifact, statement, agent, kind, format, size, files, verdict, score, complete, findings, scanned_at, received_at) VALUES (?, ?, ?, 'a', 'file', 'pickle', 10, 1, ?, ?, true, ?, ?, ?)`,
-		tenant, hex(artifact), statement, verdict, score, uint64(len(rules)), day(at), day(at))
+	b.exec(`INSERT INTO scans (tenant, artifact, statement, agent, kind, format, size, files, verdict, score, complete, findings, epoch, sequence, scanned_at, received_at) VALUES (?, ?, ?, 'a', 'file', 'pickle', 10, 1, ?, ?, true, ?, 1, ?, ?, ?)`,
+		tenant, hex(artifact), statement, verdict, score, uint64(len(rules)), uint64(b.n), day(at), day(at))
 	for _, rule := range rules {
 		b.exec(`INSERT INTO findings (tenant, artifact, rule, location, statement, class, severity, count, scanned_at, received_at) VALUES (?, ?, ?, 'pickle', ?, 'code_execution_on_load', 'critical', 1, ?, ?)`,
 			tenant, hex(artifact), rule, statement, day(at), day(at))
@@ -82,16 +82,15 @@ func (b *book) want(tenant string, want ...string) {
 }
 
 func newBook(t *testing.T) *book {
-	b := &book{t: t, conn: enginetest.Start(t)}
-	cfg := Default()
-	cfg.RetentionDays = 3650
-	db, err := New(b.conn, cfg)
+	conn := enginetest.Start(t)
+	db, err := New(conn, Default())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := db.Migrate(context.Background()); err != nil {
+	if err := db.Migrate(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	b := &book{t: t, conn: conn}
 	return b
 }
 
