@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"github.com/goccy/go-yaml"
+	"github.com/goccy/go-yaml/parser"
 )
 
 // maxBytes bounds a configuration file.
@@ -42,10 +43,14 @@ func ReadFile(name string, into any) error {
 
 // Decode reads YAML over what into holds already. Empty text changes nothing.
 func Decode(b []byte, into any) error {
+	// The decoder would zero the defaults for a document without content.
+	if file, err := parser.ParseBytes(b, 0); err == nil && (len(file.Docs) == 0 || file.Docs[0].Body == nil) {
+		return nil
+	}
 	err := yaml.NewDecoder(bytes.NewReader(b), yaml.Strict()).Decode(into)
 	var unknown *yaml.UnknownFieldError
 	switch {
-	case err == nil, errors.Is(err, io.EOF):
+	case err == nil:
 		return nil
 	case errors.As(err, &unknown):
 		key := unknown.GetToken().Value

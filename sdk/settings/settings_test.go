@@ -20,6 +20,7 @@ type sample struct {
 func TestDecode(t *testing.T) {
 	tests := map[string]struct{ text, want string }{
 		"empty":            {"", ""},
+		"comments only":    {"# nothing\n", ""},
 		"known":            {"interval: 1m\nspool:\n  max_bytes: 5\nscopes:\n- root: /m\n", ""},
 		"a typo":           {"intervall: 1m\n", `line 1: key "intervall" is not known; did you mean "interval"?`},
 		"a typo in depth":  {"spool:\n  max_byte: 5\n", `line 2: key "max_byte" is not known; did you mean "max_bytes"?`},
