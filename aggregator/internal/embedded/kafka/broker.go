@@ -62,6 +62,8 @@ type Config struct {
 	MaxMessageBytes int
 	// MaxDiskBytes bounds the log. Beyond it writes are refused with
 	// KAFKA_STORAGE_ERROR, which clients take for a reason to try again later.
+	// A start after a crash reads the whole log into memory once, so this
+	// bounds that too.
 	MaxDiskBytes int64
 	// SegmentBytes is the size at which a partition begins a new file.
 	// TrimBefore frees disk in whole files.
@@ -77,7 +79,7 @@ func Default() Config {
 	return Config{
 		Superuser:       "cavra-aggregator",
 		MaxMessageBytes: 8 << 20,
-		MaxDiskBytes:    4 << 30,
+		MaxDiskBytes:    1 << 30,
 		SegmentBytes:    16 << 20,
 		MaxConnections:  512,
 	}

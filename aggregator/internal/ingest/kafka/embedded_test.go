@@ -91,7 +91,9 @@ func startEmbedded(t *testing.T) *embeddedBroker {
 
 func (b *embeddedBroker) Addr() string { return b.addr }
 
-func (b *embeddedBroker) Start(t *testing.T) {
+func (b *embeddedBroker) Start(t *testing.T) { t.Helper(); b.start(t) }
+
+func (b *embeddedBroker) start(t testing.TB) {
 	t.Helper()
 	port := "0"
 	if b.addr != "" {
@@ -109,7 +111,7 @@ func (b *embeddedBroker) Start(t *testing.T) {
 	b.addr = b.line(t)
 }
 
-func (b *embeddedBroker) line(t *testing.T) string {
+func (b *embeddedBroker) line(t testing.TB) string {
 	t.Helper()
 	line, err := b.out.ReadString('\n')
 	if err != nil {
