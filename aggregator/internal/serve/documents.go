@@ -1,0 +1,268 @@
+package serve
+
+import (
+	"encoding/json"
+	"time"
+
+	"github.com/cavra/cavra/schemas/predicate"
+)
+
+// The documents of the API: what it says and what the page shows are the same.
+
+// Posture is one tenant's posture at a moment.
+type Posture struct {
+	Tenant string    `json:"tenant" doc:"The tenant that the token belongs to."`
+	AsOf   time.Time `json:"as_of" doc:"When this was computed."`
+	// Score is null when there is nothing to judge.
+	Score           *float64         `json:"score" nullable:"true" minimum:"0" maximum:"100" doc:"See score_definition; null when there is nothing to judge."`
+	ScoreDefinition string           `json:"score_definition"`
+	Artifacts       ArtifactCounts   `json:"artifacts" doc:"Files that something points to now, by the verdict of their latest scan."`
+	References      ReferenceCounts  `json:"references" doc:"Places that stand now."`
+	Exposures       SeverityCounts   `json:"exposures" doc:"Open exposures by severity."`
+	Agents          AgentCounts      `json:"agents"`
+	Statements      StatementOutcome `json:"statements" doc:"Messages that arrived, by outcome; every offset of the topic once."`
+}
+
+// ArtifactCounts counts artifacts by verdict.
+type ArtifactCounts struct {
+	Total      uint64 `json:"total"`
+	Pass       uint64 `json:"pass"`
+	Warn       uint64 `json:"warn"`
+	Fail       uint64 `json:"fail"`
+	Error      uint64 `json:"error"`
+	Unassessed uint64 `json:"unassessed"`
+}
+
+// ReferenceCounts counts references.
+type ReferenceCounts struct {
+	Total      uint64 `json:"total"`
+	Unreadable uint64 `json:"unreadable"`
+}
+
+// SeverityCounts counts by severity.
+type SeverityCounts struct {
+	Total    uint64 `json:"total"`
+	Critical uint64 `json:"critical"`
+	High     uint64 `json:"high"`
+	Medium   uint64 `json:"medium"`
+	Low      uint64 `json:"low"`
+	Info     uint64 `json:"info"`
+}
+
+// AgentCounts counts agents by status.
+type AgentCounts struct {
+	Total  uint64 `json:"total"`
+	Online uint64 `json:"online"`
+	Stale  uint64 `json:"stale"`
+	Never  uint64 `json:"never"`
+}
+
+// StatementOutcome counts messages by what became of them.
+type StatementOutcome struct {
+	Linked   uint64 `json:"linked"`
+	Early    uint64 `json:"early"`
+	Forked   uint64 `json:"forked"`
+	Replayed uint64 `json:"replayed"`
+	Refused  uint64 `json:"refused"`
+}
+
+// Artifact is a digest that something points to now, and its latest scan.
+type Artifact struct {
+	Digest     predicate.Digest `json:"digest" pattern:"^sha256:[0-9a-f]{64}$"`
+	Kind       string           `json:"kind" enum:"file,bundle," doc:"Empty before the first scan."`
+	Format     string           `json:"format"`
+	Size       uint64           `json:"size" doc:"In bytes."`
+	Files      uint64           `json:"files" doc:"Number of files of a bundle."`
+	Verdict    string           `json:"verdict" enum:"pass,warn,fail,error,unassessed"`
+	Score      uint8            `json:"score" minimum:"0" maximum:"100" doc:"Risk score: that of the worst rule."`
+	Coverage   Coverage         `json:"coverage"`
+	Findings   uint64           `json:"findings"`
+	Imports    uint64           `json:"imports"`
+	References uint64           `json:"references" doc:"Places that point to it now."`
+	Ruleset    string           `json:"ruleset_version"`
+	Agent      string           `json:"agent"`
+	Statement  predicate.Digest `json:"statement,omitempty" doc:"The scan statement that is the evidence."`
+	FirstSeen  time.Time        `json:"first_seen"`
+	ScannedAt  *time.Time       `json:"scanned_at,omitempty"`
+}
+
+// Coverage accounts for the artifact's bytes.
+type Coverage struct {
+	Complete    bool   `json:"complete"`
+	BytesTotal  uint64 `json:"bytes_total"`
+	BytesParsed uint64 `json:"bytes_parsed"`
+	BytesInert  uint64 `json:"bytes_inert"`
+	BytesUnread uint64 `json:"bytes_unread"`
+}
+
+// ArtifactList is a page of artifacts, the worst first.
+type ArtifactList struct {
+	Artifacts []Artifact `json:"artifacts"`
+	Next      string     `json:"next,omitempty" doc:"Give it as after= for the next page; absent on the last."`
+}
+
+// ArtifactDetail is an artifact with what was found and where it lies.
+type ArtifactDetail struct {
+	Artifact
+	FoundRules     []Finding          `json:"found"`
+	ImportList     []Import           `json:"import_list"`
+	ReferenceList  []Reference        `json:"reference_list" doc:"At most 1,000."`
+	ScanStatements []predicate.Digest `json:"scan_statements" doc:"The latest first, at most 100."`
+}
+
+// Finding is a rule's result, with what the rule catalogue says of it.
+type Finding struct {
+	Rule        string   `json:"rule"`
+	Location    string   `json:"location"`
+	Class       string   `json:"class"`
+	Severity    string   `json:"severity" enum:"info,low,medium,high,critical"`
+	Count       uint64   `json:"count"`
+	Title       string   `json:"title"`
+	Description string   `json:"description"`
+	Fix         string   `json:"fix"`
+	References  []string `json:"references"`
+}
+
+// Import is a name that loading could resolve. Keyed names read "hmac-sha256:…".
+type Import struct {
+	Module string `json:"module"`
+	Name   string `json:"name"`
+	How    string `json:"how"`
+	Judged string `json:"judged" enum:"harmless,unknown,dangerous"`
+}
+
+// Reference is a place that points to an artifact now.
+type Reference struct {
+	Agent     string           `json:"agent"`
+	Registry  string           `json:"registry"`
+	Root      string           `json:"root"`
+	Name      string           `json:"name,omitempty"`
+	Version   string           `json:"version,omitempty"`
+	Path      string           `json:"path"`
+	Artifact  predicate.Digest `json:"artifact,omitempty"`
+	Bundle    predicate.Digest `json:"bundle,omitempty"`
+	Problem   string           `json:"problem,omitempty"`
+	FirstSeen time.Time        `json:"first_seen"`
+	LastSeen  time.Time        `json:"last_seen"`
+}
+
+// Exposure is a finding at a reference.
+type Exposure struct {
+	Agent     string           `json:"agent"`
+	Registry  string           `json:"registry"`
+	Root      string           `json:"root"`
+	Name      string           `json:"name,omitempty"`
+	Version   string           `json:"version,omitempty"`
+	Path      string           `json:"path"`
+	Artifact  predicate.Digest `json:"artifact,omitempty"`
+	Rule      string           `json:"rule"`
+	Title     string           `json:"title"`
+	Location  string           `json:"location"`
+	Class     string           `json:"class"`
+	Severity  string           `json:"severity" enum:"info,low,medium,high,critical"`
+	Status    string           `json:"status" enum:"open,resolved"`
+	Reopened  bool             `json:"reopened"`
+	FirstSeen time.Time        `json:"first_seen"`
+	LastSeen  time.Time        `json:"last_seen"`
+}
+
+// ExposureList is a page of exposures, open ones first, by falling severity.
+type ExposureList struct {
+	Exposures []Exposure `json:"exposures"`
+	Next      uint32     `json:"next,omitempty" doc:"Give it as offset= for the next page; absent on the last."`
+}
+
+// Agent is an agent as it stands.
+type Agent struct {
+	ID              string     `json:"id"`
+	Name            string     `json:"name"`
+	Status          string     `json:"status" enum:"online,stale,never,revoked"`
+	Version         string     `json:"version,omitempty"`
+	Ruleset         string     `json:"ruleset_version,omitempty"`
+	Sandbox         []string   `json:"sandbox" doc:"Layers in force around its plugins, by its last heartbeat."`
+	SpoolStatements uint64     `json:"spool_statements" doc:"Signed and not yet acknowledged, by its last heartbeat."`
+	LastSeen        *time.Time `json:"last_seen,omitempty"`
+	LastRound       *time.Time `json:"last_round,omitempty"`
+	Statements      uint64     `json:"statements" doc:"Accepted, each once."`
+	Replayed        uint64     `json:"replayed" doc:"Ignored and counted."`
+	Chains          []Chain    `json:"chains" doc:"One an epoch."`
+}
+
+// Chain is one epoch of an agent's statements.
+type Chain struct {
+	Epoch        uint64           `json:"epoch"`
+	HeadSequence uint64           `json:"head_sequence" doc:"The end of the prefix without a missing link."`
+	HeadDigest   predicate.Digest `json:"head_digest,omitempty"`
+	Highest      uint64           `json:"highest_sequence"`
+	GapCount     uint64           `json:"gap_count" doc:"Ranges of sequences that are missing."`
+	Gaps         []Gap            `json:"gaps" doc:"The first of them, at most 100."`
+	ForkCount    uint64           `json:"fork_count" doc:"Statements that contradict the chain; both sides are kept."`
+	Forks        []Fork           `json:"forks" doc:"The first of them, at most 100."`
+}
+
+// Gap is a range of sequences that never came.
+type Gap struct {
+	First uint64 `json:"first"`
+	Last  uint64 `json:"last"`
+}
+
+// Fork is a second statement at a sequence.
+type Fork struct {
+	Sequence uint64             `json:"sequence"`
+	Digests  []predicate.Digest `json:"digests"`
+	SeenAt   time.Time          `json:"seen_at"`
+}
+
+// AgentList lists all agents.
+type AgentList struct {
+	Agents []Agent `json:"agents"`
+}
+
+// Refused is a message that was not believed.
+type Refused struct {
+	Topic      string           `json:"topic"`
+	Partition  int32            `json:"partition"`
+	Offset     int64            `json:"offset"`
+	Reason     string           `json:"reason"`
+	Detail     string           `json:"detail"`
+	Digest     predicate.Digest `json:"digest" doc:"SHA-256 of the message's bytes."`
+	Bytes      uint64           `json:"bytes"`
+	ReceivedAt time.Time        `json:"received_at"`
+}
+
+// RefusedList is a page of what was refused, the latest first.
+type RefusedList struct {
+	Refused []Refused `json:"refused"`
+	Next    uint32    `json:"next,omitempty" doc:"Give it as offset= for the next page; absent on the last."`
+}
+
+// Statement is a stored statement: the envelope is the evidence.
+type Statement struct {
+	Digest     predicate.Digest `json:"digest"`
+	Type       string           `json:"type" enum:"scan,inventory,gap,heartbeat,epoch"`
+	Agent      string           `json:"agent"`
+	Epoch      uint64           `json:"epoch"`
+	Sequence   uint64           `json:"sequence"`
+	Previous   predicate.Digest `json:"previous"`
+	KeyID      predicate.Digest `json:"key_id"`
+	Outcome    string           `json:"outcome" enum:"linked,early,forked" doc:"Its place in the chain when it arrived."`
+	SignedAt   time.Time        `json:"signed_at"`
+	ReceivedAt time.Time        `json:"received_at"`
+	// Payload is the statement itself, for people; Envelope is what is signed.
+	Payload  json.RawMessage `json:"payload"`
+	Envelope json.RawMessage `json:"envelope" doc:"The DSSE envelope, byte for byte as it arrived."`
+}
+
+// Export is evidence that verifies offline: envelopes and the keys that signed
+// them.
+type Export struct {
+	Envelopes []json.RawMessage `json:"envelopes"`
+	Keys      []ExportKey       `json:"keys"`
+}
+
+// ExportKey is a public key.
+type ExportKey struct {
+	KeyID     predicate.Digest    `json:"key_id"`
+	Algorithm predicate.Algorithm `json:"algorithm"`
+	PublicKey []byte              `json:"public_key" doc:"PKIX DER, in base64."`
+}
