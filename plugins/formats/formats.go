@@ -1,0 +1,156 @@
+// Package formats is the first-party scanner: one list of formats that identify
+// content by its bytes, one budget for all that is nested, and one report.
+//
+// Content is tried as each format in turn; a pickle is looked for in all of it,
+// since a pickle needs no mark of its own and may begin like an image or a
+// header. What no format identifies is a gap, never a pass.
+package formats
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/cavra/cavra/schemas/predicate"
+	"github.com/cavra/cavra/sdk/coverage"
+	"github.com/cavra/cavra/sdk/scanner"
+
+	"github.com/cavra/cavra/plugins/formats/content"
+	"github.com/cavra/cavra/plugins/formats/inert"
+	"github.com/cavra/cavra/plugins/formats/numpy"
+	"github.com/cavra/cavra/plugins/formats/opaque"
+	"github.com/cavra/cavra/plugins/formats/pickle"
+	"github.com/cavra/cavra/plugins/formats/torchzip"
+)
+
+// Version is the program's; RulesetVersion changes with any rule or table, and
+// makes agents scan everything again.
+const (
+	Version        = "1.0.0"
+	RulesetVersion = "1.0.0"
+)
+
+// Name is what the scanner calls itself.
+const Name = "cavra-formats"
+
+// registry lists the formats in the order in which content is tried.
+func registry() []content.Format {
+	list := []content.Format{inert.Empty{}, torchzip.Format{}, numpy.Format{}, pickle.Format{}}
+	for _, f := range inert.Images() {
+		list = append(list, f)
+	}
+	list = append(list, inert.Text{})
+	for _, f := range opaque.Formats() {
+		list = append(list, f)
+	}
+	return list
+}
+
+// program implements scanner.Scanner. It has no state between scans.
+type program struct {
+	formats []content.Format
+	limits  content.Limits
+}
+
+// New returns the scanner with the shipped limits.
+func New() scanner.Scanner { return WithLimits(content.DefaultLimits()) }
+
+// WithLimits returns the scanner with limits of the caller's choice.
+func WithLimits(l content.Limits) scanner.Scanner {
+	return &program{formats: registry(), limits: l}
+}
+
+// Describe implements scanner.Scanner.
+func (*program) Describe() scanner.Description {
+	rules := slices.Concat(pickle.Rules(), torchzip.Rules(), numpy.Rules())
+	slices.Sort(rules)
+	return scanner.Description{Name: Name, Version: Version, RulesetVersion: RulesetVersion, Rules: slices.Compact(rules)}
+}
+
+// Scan implements scanner.Scanner.
+func (p *program) Scan(ctx context.Context, target scanner.Target) (scanner.Report, error) {
+	report := scanner.Report{Format: scanner.Unknown}
+	size := target.Content.Size()
+	v, err := content.NewVisit(target.Content, size, &report, content.NewBudget(p.limits), p)
+	if err != nil {
+		return report, fmt.Errorf("scan artifact: %w", err)
+	}
+	err = p.Open(ctx, v)
+	report.Format = v.Format
+	if report.Format == "" {
+		report.Format = scanner.Unknown
+	}
+	account, accountErr := coverage.Account(v.Claims(), size)
+	if accountErr != nil {
+		return report, fmt.Errorf("scan artifact: %w", accountErr)
+	}
+	report.Coverage = bound(account, size)
+	if err != nil {
+		return report, fmt.Errorf("scan artifact: %w", err)
+	}
+	return report, nil
+}
+
+// bound keeps the number of ranges within the report's; what is cut off counts
+// as unread.
+func bound(account []coverage.Range, size int64) []coverage.Range {
+	if len(account) < scanner.MaxRanges {
+		return account
+	}
+	kept := account[:scanner.MaxRanges-1]
+	from := kept[len(kept)-1].End
+	return append(kept, coverage.Range{Kind: predicate.Unread, Start: from, End: size, Reason: predicate.LimitMembers})
+}
+
+// Open implements content.Opener: it scans content by the first format that
+// identifies it, and besides by those that are found from its end.
+func (p *program) Open(ctx context.Context, v *content.Visit) error {
+	chosen, err := p.identify(ctx, v)
+	if err != nil {
+		return err
+	}
+	if chosen == nil {
+		v.Format = scanner.Unknown
+		v.Unread(0, v.Size, predicate.UnknownFormat)
+	} else if err := chosen.Scan(ctx, v); err != nil {
+		return err
+	}
+	return p.appended(ctx, v, chosen)
+}
+
+func (p *program) identify(ctx context.Context, v *content.Visit) (content.Format, error) {
+	for _, f := range p.formats {
+		ok, err := f.Identify(ctx, v)
+		if err != nil {
+			return nil, err
+		}
+		if ok {
+			return f, nil
+		}
+	}
+	return nil, nil
+}
+
+// appended scans what some readers find from the content's end, though its
+// beginning is of another format.
+func (p *program) appended(ctx context.Context, v *content.Visit, chosen content.Format) error {
+	format := v.Format
+	for _, f := range p.formats {
+		a, ok := f.(content.Appended)
+		if !ok || f == chosen {
+			continue
+		}
+		found, err := a.IdentifyAppended(ctx, v)
+		if err != nil {
+			return err
+		}
+		if !found {
+			continue
+		}
+		if err := a.Scan(ctx, v); err != nil {
+			return err
+		}
+		v.Format = format
+	}
+	return nil
+}

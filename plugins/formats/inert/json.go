@@ -1,0 +1,316 @@
+package inert
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"unicode/utf16"
+	"unicode/utf8"
+)
+
+const (
+	// maxDepth of arrays and objects within each other. Python's own decoder
+	// gives up before.
+	maxDepth = 2000
+	// maxKey is how much of a string is kept, to compare it with key names.
+	maxKey = 64
+)
+
+// codeKeys are keys by which a loader of JSON configuration comes to code: it
+// imports a module beside the file (auto_map, custom_pipelines), runs a template
+// (chat_template), or calls what the value names (_target_).
+var codeKeys = map[string]bool{
+	"auto_map": true, "chat_template": true, "custom_pipeline": true, "custom_pipelines": true, "_target_": true,
+}
+
+// lambdaClasses are Keras layers that hold code.
+var lambdaClasses = map[string]bool{"Lambda": true, "__lambda__": true, "TFOpLambda": true}
+
+// errNotJSON says that the content is not JSON.
+var errNotJSON = errors.New("not JSON")
+
+// place is where a key that leads to code stands.
+type place struct {
+	at  int64
+	key string
+}
+
+// jsonReader checks that content is a sequence of JSON values (RFC 8259, and the
+// NaN and Infinity of Python's decoder), in memory that does not grow with it.
+type jsonReader struct {
+	r      *bufio.Reader
+	at     int64
+	depth  int
+	object [maxDepth/64 + 1]uint64 // which levels are objects
+	text   []byte                  // the last string, cut to maxKey
+	key    string                  // the last key, when it is "class_name"
+	code   []place
+	values int
+}
+
+// readJSON returns the places of keys that lead to code, or errNotJSON.
+func readJSON(ctx context.Context, src io.Reader) ([]place, error) {
+	j := &jsonReader{r: bufio.NewReaderSize(src, 64<<10)}
+	for {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		c, err := j.token()
+		if errors.Is(err, io.EOF) && j.values > 0 {
+			return j.code, nil
+		}
+		if err == nil {
+			j.values++
+			err = j.value(c)
+		}
+		if err != nil {
+			return nil, notJSON(err)
+		}
+	}
+}
+
+// notJSON makes of an early end what it means here, and passes read errors on.
+func notJSON(err error) error {
+	if errors.Is(err, io.EOF) {
+		return errNotJSON
+	}
+	return err
+}
+
+func (j *jsonReader) next() (byte, error) {
+	c, err := j.r.ReadByte()
+	if err == nil {
+		j.at++
+	}
+	return c, err
+}
+
+func (j *jsonReader) back() error {
+	j.at--
+	return j.r.UnreadByte()
+}
+
+// token returns the next byte that is no white space.
+func (j *jsonReader) token() (byte, error) {
+	for {
+		c, err := j.next()
+		if err != nil || c != ' ' && c != '\t' && c != '\n' && c != '\r' {
+			return c, err
+		}
+	}
+}
+
+// value reads the value that begins with c, without recursion.
+func (j *jsonReader) value(c byte) error {
+	base := j.depth
+	for {
+		opened, err := j.begin(c)
+		if err != nil {
+			return err
+		}
+		if !opened {
+			if done, err := j.close(base); done || err != nil {
+				return err
+			}
+		}
+		if c, err = j.element(); err != nil {
+			return err
+		}
+	}
+}
+
+// begin reads a scalar, or enters an array or object that is not empty.
+func (j *jsonReader) begin(c byte) (opened bool, err error) {
+	switch c {
+	case '{', '[':
+		closing := byte(']')
+		if c == '{' {
+			closing = '}'
+		}
+		next, err := j.token()
+		if err != nil || next == closing {
+			return false, err
+		}
+		if j.depth+1 >= maxDepth {
+			return false, errNotJSON
+		}
+		j.depth++
+		bit := uint64(1) << (j.depth % 64)
+		j.object[j.depth/64] &^= bit
+		if c == '{' {
+			j.object[j.depth/64] |= bit
+		}
+		return true, j.back()
+	case '"':
+		if err := j.str(); err != nil {
+			return false, err
+		}
+		if j.key == "class_name" && lambdaClasses[string(j.text)] {
+			j.code = append(j.code, place{at: j.at, key: string(j.text)})
+		}
+		return false, nil
+	}
+	return false, j.scalar(c)
+}
+
+func (j *jsonReader) inObject() bool { return j.object[j.depth/64]>>(j.depth%64)&1 == 1 }
+
+// close reads what follows a value: a comma, or the ends of what it is in. It
+// reports done at the end of the outermost value.
+func (j *jsonReader) close(base int) (done bool, err error) {
+	for {
+		if j.depth == base {
+			return true, nil
+		}
+		c, err := j.token()
+		switch {
+		case err != nil:
+			return false, err
+		case c == ',':
+			return false, nil
+		case c == '}' && j.inObject() || c == ']' && !j.inObject():
+			j.depth--
+		default:
+			return false, errNotJSON
+		}
+	}
+}
+
+// element reads a key, in an object, and returns the value's first byte.
+func (j *jsonReader) element() (byte, error) {
+	c, err := j.token()
+	if err != nil {
+		return 0, err
+	}
+	if !j.inObject() {
+		j.key = ""
+		return c, nil
+	}
+	if c != '"' {
+		return 0, errNotJSON
+	}
+	at := j.at
+	if err := j.str(); err != nil {
+		return 0, err
+	}
+	j.key = ""
+	if k := string(j.text); codeKeys[k] && len(j.code) < 64 {
+		j.code = append(j.code, place{at: at, key: k})
+	} else if k == "class_name" {
+		j.key = k
+	}
+	if c, err = j.token(); err != nil {
+		return 0, err
+	}
+	if c != ':' {
+		return 0, errNotJSON
+	}
+	return j.token()
+}
+
+// str reads a string after its opening quote.
+func (j *jsonReader) str() error {
+	j.text = j.text[:0]
+	for {
+		c, err := j.next()
+		switch {
+		case err != nil:
+			return err
+		case c == '"':
+			return nil
+		case c == '\\':
+			if err := j.escape(); err != nil {
+				return err
+			}
+		case c < ' ':
+			return errNotJSON
+		default:
+			j.keep(c)
+		}
+	}
+}
+
+func (j *jsonReader) keep(b ...byte) {
+	if len(j.text)+len(b) <= maxKey {
+		j.text = append(j.text, b...)
+	}
+}
+
+func (j *jsonReader) escape() error {
+	c, err := j.next()
+	if err != nil {
+		return err
+	}
+	if i := bytes.IndexByte([]byte(`"\/bfnrt`), c); i >= 0 {
+		j.keep("\"\\/\b\f\n\r\t"[i])
+		return nil
+	}
+	if c != 'u' {
+		return errNotJSON
+	}
+	var digits [4]byte
+	for i := range digits {
+		if digits[i], err = j.next(); err != nil {
+			return err
+		}
+	}
+	r, err := strconv.ParseUint(string(digits[:]), 16, 16)
+	if err != nil {
+		return errNotJSON
+	}
+	if utf16.IsSurrogate(rune(r)) {
+		r = utf8.RuneError
+	}
+	j.keep(utf8.AppendRune(nil, rune(r))...)
+	return nil
+}
+
+// scalar reads a number or a word that begins with c.
+func (j *jsonReader) scalar(c byte) error {
+	var word [maxKey]byte
+	n := 0
+	for {
+		if n < len(word) {
+			word[n] = c
+			n++
+		}
+		next, err := j.next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		if bytes.IndexByte([]byte(" \t\r\n,]}:"), next) >= 0 {
+			if err := j.back(); err != nil {
+				return fmt.Errorf("read JSON: %w", err)
+			}
+			break
+		}
+		c = next
+	}
+	switch w := string(word[:n]); w {
+	case "true", "false", "null", "NaN", "Infinity", "-Infinity":
+		return nil
+	default:
+		return number(w, n == maxKey)
+	}
+}
+
+// number checks the grammar of RFC 8259. A number that is cut is taken for one
+// when it begins as one.
+func number(w string, cut bool) error {
+	for i := range len(w) {
+		if bytes.IndexByte([]byte("+-0123456789.eE"), w[i]) < 0 {
+			return errNotJSON
+		}
+	}
+	if _, err := strconv.ParseFloat(w, 64); err != nil && !cut && !errors.Is(err, strconv.ErrRange) {
+		return errNotJSON
+	}
+	return nil
+}

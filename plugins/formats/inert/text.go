@@ -1,0 +1,196 @@
+// Package inert identifies content that nothing executes, and proves it by
+// structure: text that is read to its end, and images that end where their
+// format says. Text that some loader runs (Python, scripts, markup, templates,
+// configuration that names code) is identified as such and left unread.
+package inert
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/cavra/cavra/schemas/predicate"
+	"github.com/cavra/cavra/sdk/scanner"
+
+	"github.com/cavra/cavra/plugins/formats/content"
+)
+
+// chunk is how much text is looked at at a time; overlap is kept before it so
+// that no marker is missed at a boundary.
+const (
+	chunk   = 64 << 10
+	overlap = 64
+)
+
+// Empty is content without a byte.
+type Empty struct{}
+
+// Identify implements content.Format.
+func (Empty) Identify(_ context.Context, v *content.Visit) (bool, error) { return v.Size == 0, nil }
+
+// Scan implements content.Format.
+func (Empty) Scan(_ context.Context, v *content.Visit) error {
+	v.Format = "empty"
+	return nil
+}
+
+// Text is UTF-8 text of any kind: JSON, or else prose, tables, settings, or
+// something that a loader runs.
+type Text struct{}
+
+// Identify looks at the beginning only; Scan reads all.
+func (Text) Identify(_ context.Context, v *content.Visit) (bool, error) {
+	_, ok := printable(v.Head, v.Size > int64(len(v.Head)))
+	return ok, nil
+}
+
+// Scan implements content.Format.
+func (Text) Scan(ctx context.Context, v *content.Visit) error {
+	if c := firstByte(v.Head); c == '{' || c == '[' || c == '"' {
+		code, err := readJSON(ctx, io.NewSectionReader(v.Bytes, 0, v.Size))
+		if err == nil {
+			return scanJSON(v, code)
+		}
+		if !errors.Is(err, errNotJSON) {
+			return fmt.Errorf("read JSON: %w", err)
+		}
+	}
+	return scanText(ctx, v)
+}
+
+func firstByte(b []byte) byte {
+	b = bytes.TrimLeft(bytes.TrimPrefix(b, []byte("\ufeff")), " \t\r\n")
+	if len(b) == 0 {
+		return 0
+	}
+	return b[0]
+}
+
+func scanJSON(v *content.Visit, code []place) error {
+	v.Format = "json"
+	v.Parsed(0, v.Size)
+	for _, p := range code {
+		at := min(p.at, v.Size)
+		v.Unread(at, at, predicate.UnsupportedFormat)
+	}
+	return nil
+}
+
+// markers are texts that some loader runs, with the format that each means. They
+// are looked for in lower case.
+var markers = []struct {
+	text   string
+	format string
+}{
+	{"{%", "jinja"},
+	{"<script", "html"}, {"<!doctype html", "html"}, {"<html", "html"}, {"<iframe", "html"},
+	{"<object", "html"}, {"<embed", "html"}, {"javascript:", "html"},
+	{"<svg", "svg"}, {"<?xml", "xml"}, {"<?php", "script"},
+	{"!!python/", "yaml"}, {"!python/", "yaml"}, {"yaml.org,2002:python", "yaml"},
+	{`_target_:`, "config"}, {`"_target_"`, "config"}, {`auto_map:`, "config"}, {`"auto_map"`, "config"},
+	{"\nchat_template:", "config"}, {`"chat_template"`, "config"}, {"custom_pipeline:", "config"}, {`"custom_pipeline`, "config"},
+}
+
+// scanText reads the text to its end. What is not text all through is unknown.
+func scanText(ctx context.Context, v *content.Visit) error {
+	buf := make([]byte, overlap+chunk)
+	lower := make([]byte, 0, overlap+chunk)
+	var py pythonProof
+	format, kept := byFirstLines(v.Head), 0
+	for at := int64(0); at < v.Size; {
+		if err := ctx.Err(); err != nil {
+			return fmt.Errorf("read text: %w", err)
+		}
+		n := int(min(int64(len(buf)-kept), v.Size-at))
+		if err := content.ReadFull(v.Bytes, buf[kept:kept+n], at); err != nil {
+			return err
+		}
+		whole := at+int64(n) == v.Size
+		used, ok := printable(buf[kept:kept+n], !whole)
+		if !ok {
+			v.Format = scanner.Unknown
+			v.Unread(0, v.Size, predicate.UnknownFormat)
+			return nil
+		}
+		fresh := buf[kept : kept+used]
+		py.feed(fresh)
+		lower = appendLower(lower[:0], buf[:kept+used])
+		for _, m := range markers {
+			if format == "text" && bytes.Contains(lower, []byte(m.text)) {
+				format = m.format
+			}
+		}
+		at += int64(used)
+		all := kept + used
+		kept = copy(buf, buf[max(0, all-overlap):all])
+	}
+	if format == "text" && py.possible() {
+		format = "python"
+	}
+	v.Format = format
+	if format != "text" {
+		v.Unread(0, v.Size, predicate.UnsupportedFormat)
+		return nil
+	}
+	v.Parsed(0, v.Size)
+	return nil
+}
+
+// byFirstLines sees a script by its first line, and a Python program by a
+// declared encoding (PEP 263), under which the bytes may mean something else.
+func byFirstLines(head []byte) string {
+	head = bytes.TrimPrefix(head, []byte("\ufeff"))
+	if bytes.HasPrefix(head, []byte("#!")) {
+		return "script"
+	}
+	if bytes.HasPrefix(head, []byte("%PDF-")) {
+		return "pdf"
+	}
+	for range 2 {
+		line, rest, _ := bytes.Cut(head, []byte("\n"))
+		line = bytes.TrimLeft(line, " \t\f")
+		if bytes.HasPrefix(line, []byte("#")) && (bytes.Contains(line, []byte("coding:")) || bytes.Contains(line, []byte("coding="))) {
+			return "python"
+		}
+		head = rest
+	}
+	return "text"
+}
+
+func appendLower(to, from []byte) []byte {
+	for _, c := range from {
+		if c >= 'A' && c <= 'Z' {
+			c |= 0x20
+		}
+		to = append(to, c)
+	}
+	return to
+}
+
+// printable reports whether b is UTF-8 without control characters, and how much
+// of it was looked at: when more follows, a cut character at the end is left.
+func printable(b []byte, more bool) (int, bool) {
+	for i := 0; i < len(b); {
+		c := b[i]
+		if c < utf8.RuneSelf {
+			if c < ' ' && c != '\n' && c != '\t' && c != '\r' && c != '\f' || c == 0x7f {
+				return i, false
+			}
+			i++
+			continue
+		}
+		r, n := utf8.DecodeRune(b[i:])
+		if r == utf8.RuneError && n <= 1 {
+			return i, more && !utf8.FullRune(b[i:])
+		}
+		if unicode.IsControl(r) && r != 0x85 {
+			return i, false
+		}
+		i += n
+	}
+	return len(b), true
+}

@@ -1,0 +1,92 @@
+// Package opaque identifies formats that this program knows by sight but does
+// not read. Their content is a gap with the reason unsupported_format, so that
+// it is named in a report and never passes.
+package opaque
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+
+	"github.com/cavra/cavra/schemas/predicate"
+
+	"github.com/cavra/cavra/plugins/formats/content"
+)
+
+// Format is one that is identified only.
+type Format struct {
+	id string
+	is func(head []byte, size int64) bool
+}
+
+// Formats lists them; the first that identifies content wins.
+func Formats() []Format {
+	list := []Format{{"safetensors", safetensors}}
+	for _, m := range magics {
+		list = append(list, Format{m.id, func(head []byte, _ int64) bool {
+			return len(head) >= m.at && bytes.HasPrefix(head[m.at:], []byte(m.magic))
+		}})
+	}
+	return append(list, Format{"onnx", onnx})
+}
+
+var magics = []struct {
+	id    string
+	at    int
+	magic string
+}{
+	{"gguf", 0, "GGUF"},
+	{"ggml", 0, "lmgg"}, {"ggml", 0, "tjgg"}, {"ggml", 0, "fmgg"},
+	{"hdf5", 0, "\x89HDF\r\n\x1a\n"},
+	{"hdf5", 512, "\x89HDF\r\n\x1a\n"},
+	{"gzip", 0, "\x1f\x8b"},
+	{"bzip2", 0, "BZh"},
+	{"xz", 0, "\xfd7zXZ\x00"},
+	{"zstd", 0, "\x28\xb5\x2f\xfd"},
+	{"lz4", 0, "\x04\x22\x4d\x18"},
+	{"7z", 0, "7z\xbc\xaf\x27\x1c"},
+	{"rar", 0, "Rar!\x1a\x07"},
+	{"zlib", 0, "\x78\x01"}, {"zlib", 0, "\x78\x5e"}, {"zlib", 0, "\x78\x9c"}, {"zlib", 0, "\x78\xda"},
+	{"tar", 257, "ustar"},
+	{"elf", 0, "\x7fELF"},
+	{"pe", 0, "MZ"},
+	{"macho", 0, "\xcf\xfa\xed\xfe"}, {"macho", 0, "\xca\xfe\xba\xbe"},
+	{"wasm", 0, "\x00asm"},
+	{"pdf", 0, "%PDF-"},
+	{"parquet", 0, "PAR1"},
+	{"arrow", 0, "ARROW1"},
+	{"sqlite", 0, "SQLite format 3\x00"},
+	{"tflite", 4, "TFL3"},
+	{"rdata", 0, "RDX2\n"}, {"rdata", 0, "RDX3\n"},
+}
+
+// safetensors begins with the length of its JSON header; the format bounds that
+// to 100 MB.
+func safetensors(head []byte, size int64) bool {
+	if len(head) < 10 {
+		return false
+	}
+	n := binary.LittleEndian.Uint64(head)
+	return n >= 2 && n <= 100_000_000 && int64(n) <= size-8 && head[8] == '{'
+}
+
+// onnx begins as a ModelProto does: field 1, the IR version, then one of the
+// fields that exporters write next.
+func onnx(head []byte, _ int64) bool {
+	if len(head) < 4 || head[0] != 0x08 || head[1] == 0 || head[1] > 0x20 {
+		return false
+	}
+	return head[2] == 0x12 || head[2] == 0x1a || head[2] == 0x3a || head[2] == 0x42
+}
+
+// Identify implements content.Format.
+func (f Format) Identify(_ context.Context, v *content.Visit) (bool, error) {
+	return f.is(v.Head, v.Size), nil
+}
+
+// Scan implements content.Format.
+func (f Format) Scan(_ context.Context, v *content.Visit) error {
+	v.Format = f.id
+	v.Unread(0, v.Size, predicate.UnsupportedFormat)
+	return nil
+}

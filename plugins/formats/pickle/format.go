@@ -1,0 +1,234 @@
+// Package pickle reads Python pickles of protocols 0 to 5 without executing
+// them. Three seams: the walker decodes opcodes and their arguments; the
+// resolver runs them on an abstract stack with marks and memo, and lists every
+// module and name that loading could resolve; the judgement table says what is
+// held of each. The whole stream is read up to its STOP, in bounded memory, and
+// what stands before a break is reported as if there were none.
+package pickle
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"github.com/cavra/cavra/schemas/predicate"
+	"github.com/cavra/cavra/sdk/coverage"
+	"github.com/cavra/cavra/sdk/finding"
+
+	"github.com/cavra/cavra/plugins/formats/content"
+)
+
+// ID is the format's id.
+const ID = "pickle"
+
+// Rules are the rules that a pickle can meet.
+var rules = []string{
+	"format.unsafe.pickle", "pickle.call.unresolved", "pickle.extension", "pickle.import.dangerous",
+	"pickle.import.unknown", "pickle.import.unresolved", "pickle.limit", "pickle.malformed",
+	"pickle.state.global", "pickle.trailing.data",
+}
+
+// Rules lists the rules that Scan may name.
+func Rules() []string { return append([]string(nil), rules...) }
+
+// Format is pickle as a format of the program.
+type Format struct{}
+
+// Identify reports whether the content begins with a pickle.
+//
+// From protocol 2 on a stream begins with PROTO, which decides when an opcode
+// follows. Older streams have no mark of their own, and prose may begin like
+// one ("cat\ndog\n" is a GLOBAL), so the content is walked: it is a pickle when
+// it resolves a dangerous name, calls something, or reaches STOP after an
+// import or with its last byte. A stream that does none of these runs nothing.
+func (Format) Identify(ctx context.Context, v *content.Visit) (bool, error) {
+	h := v.Head
+	if len(h) == 0 || arguments[h[0]] == argUnknown {
+		return false, nil
+	}
+	if h[0] == opProto {
+		return len(h) > 1 && h[1] <= highestProtocol && (len(h) == 2 || arguments[h[2]] != argUnknown), nil
+	}
+	return Plausible(ctx, v, 0)
+}
+
+// Plausible reports whether a pickle begins at the offset, by walking it.
+func Plausible(ctx context.Context, v *content.Visit, start int64) (bool, error) {
+	plausible, _, err := try(ctx, v, start)
+	return plausible, err
+}
+
+// try walks what may be a pickle, and reports whether it is to be taken for one,
+// and whether it imports anything besides.
+func try(ctx context.Context, v *content.Visit, start int64) (plausible, imports bool, err error) {
+	table, err := Shipped()
+	if err != nil {
+		return false, false, err
+	}
+	m := newMachine(v.Bytes, start, v.Size, limitsOf(v.Budget))
+	done, err := m.stream(ctx, v.Budget.OpcodesLeft())
+	v.Budget.SpendOpcodes(m.out.Opcodes)
+	if err != nil {
+		return false, false, err
+	}
+	for _, i := range m.out.Imports {
+		if table.Judge(i.Module, i.Name).Judged == predicate.JudgedDangerous {
+			return true, true, nil
+		}
+	}
+	imports = len(m.out.Imports) > 0 && (done || m.out.Called)
+	return imports || m.out.Called || done && m.offset() == v.Size, imports, nil
+}
+
+// Imports reports whether the content begins as a pickle that imports anything
+// and either reaches its STOP, calls something, or names what is dangerous. It
+// is for content that a format says is plain data.
+func Imports(ctx context.Context, v *content.Visit) (bool, error) {
+	if len(v.Head) == 0 || arguments[v.Head[0]] == argUnknown {
+		return false, nil
+	}
+	_, imports, err := try(ctx, v, 0)
+	return imports, err
+}
+
+func limitsOf(b *content.Budget) limits {
+	return limits{opcodes: b.OpcodesLeft(), memo: b.Memo, stack: b.Stack}
+}
+
+// Scan implements content.Format.
+func (Format) Scan(ctx context.Context, v *content.Visit) error {
+	_, err := ScanAt(ctx, v, 0)
+	return err
+}
+
+// ScanAt scans the pickles from start to the end of the content, and reports
+// whether the last one ended well and nothing follows it.
+func ScanAt(ctx context.Context, v *content.Visit, start int64) (bool, error) {
+	table, err := Shipped()
+	if err != nil {
+		return false, err
+	}
+	v.Format = ID
+	m := newMachine(v.Bytes, start, v.Size, limitsOf(v.Budget))
+	end, walkErr := m.streams(ctx, v)
+	v.Budget.SpendOpcodes(m.out.Opcodes)
+	claimParsed(v, start, end, m.skipped)
+	report(v, table, m.out, start)
+	if walkErr != nil {
+		return false, walkErr
+	}
+	if m.out.Broken != nil {
+		v.Unread(end, v.Size, m.out.Broken.Reason)
+		return false, nil
+	}
+	if end < v.Size {
+		v.Found("pickle.trailing.data", ID, end)
+		v.Unread(end, v.Size, predicate.UnknownFormat)
+		return false, nil
+	}
+	return true, nil
+}
+
+// streams runs stream after stream, and returns where the pickles end.
+func (m *machine) streams(ctx context.Context, v *content.Visit) (int64, error) {
+	for {
+		ok, err := m.stream(ctx, v.Budget.OpcodesLeft()-m.out.Opcodes)
+		if m.shortFrame {
+			m.out.Events = append(m.out.Events, Event{Kind: Malformed, At: m.shortFrameOffset, What: "frame beyond the end"})
+			m.shortFrame = false
+		}
+		if err != nil || !ok {
+			return m.at, err
+		}
+		end := m.offset()
+		more, err := another(ctx, v, end)
+		if err != nil || !more {
+			return end, err
+		}
+	}
+}
+
+// another reports whether one more stream begins at the offset.
+func another(ctx context.Context, v *content.Visit, at int64) (bool, error) {
+	if at >= v.Size {
+		return false, nil
+	}
+	head := make([]byte, min(3, v.Size-at))
+	if err := content.ReadFull(v.Bytes, head, at); err != nil {
+		return false, err
+	}
+	if arguments[head[0]] == argUnknown {
+		return false, nil
+	}
+	if head[0] == opProto {
+		return len(head) == 3 && head[1] <= highestProtocol && arguments[head[2]] != argUnknown, nil
+	}
+	return Plausible(ctx, v, at)
+}
+
+// claimParsed claims [start, end) but for what was skipped in it.
+func claimParsed(v *content.Visit, start, end int64, skipped []coverage.Range) {
+	for _, s := range skipped {
+		if s.Start >= end {
+			break
+		}
+		v.Parsed(start, s.Start)
+		v.Inert(s.Start, min(s.End, end))
+		start = s.End
+	}
+	v.Parsed(start, end)
+}
+
+// eventRules are the rules that events meet.
+var eventRules = map[string]string{
+	CallUnresolved: "pickle.call.unresolved", ImportUnresolved: "pickle.import.unresolved",
+	Extension: "pickle.extension", StateOfGlobal: "pickle.state.global", Malformed: "pickle.malformed",
+}
+
+// report judges a resolution.
+func report(v *content.Visit, t *Table, r *Resolution, start int64) {
+	quiet := true
+	for _, i := range r.Imports {
+		j := t.Judge(i.Module, i.Name)
+		v.Import(finding.Import{Module: i.Module, Name: i.Name, How: i.How, Judged: j.Judged, Location: v.At(ID, i.At)})
+		switch j.Judged {
+		case predicate.JudgedDangerous:
+			v.Found("pickle.import.dangerous", ID, i.At, i.Module+"."+i.Name, j.Reason)
+		case predicate.JudgedUnknown:
+			v.Found("pickle.import.unknown", ID, i.At, i.Module+"."+i.Name)
+		default:
+			continue
+		}
+		quiet = false
+	}
+	for _, e := range r.Events {
+		v.Found(eventRules[e.Kind], ID, e.At, e.What)
+		quiet = false
+	}
+	v.FindingsOmitted(r.EventsOmitted)
+	if b := r.Broken; b != nil {
+		rule := "pickle.malformed"
+		if b.Reason == predicate.LimitBytes || b.Reason == predicate.LimitTime {
+			rule = "pickle.limit"
+		}
+		v.Found(rule, ID, b.At, b.What)
+		quiet = false
+	}
+	if quiet {
+		v.Found("format.unsafe.pickle", ID, start)
+	}
+}
+
+// Resolve runs every stream in the bytes, for those who want the resolution
+// alone. It judges and claims nothing.
+func Resolve(ctx context.Context, src io.ReaderAt, size int64, l content.Limits) (*Resolution, error) {
+	v, err := content.NewVisit(src, size, nil, content.NewBudget(l), nil)
+	if err != nil {
+		return nil, fmt.Errorf("resolve pickle: %w", err)
+	}
+	m := newMachine(src, 0, size, limitsOf(v.Budget))
+	if _, err := m.streams(ctx, v); err != nil {
+		return m.out, fmt.Errorf("resolve pickle: %w", err)
+	}
+	return m.out, nil
+}

@@ -1,0 +1,133 @@
+package pickle
+
+// value is what the machine knows of a Python object: 8 bytes, nothing behind
+// a pointer. The lowest three bits are the kind.
+//
+// A str is known by where it stands in the stream; it is read again only when
+// an import needs it. The other kinds carry an index or nothing.
+type value uint64
+
+const (
+	kindAbsent  = iota // a memo entry that is not set
+	kindData           // numbers, containers, bytes: nothing that can be called
+	kindStr            // a str, by its place
+	kindGlobal         // what an import gave
+	kindResult         // what a call returned, or an instance
+	kindUnknown        // from persistent_load, a buffer, or an extension code
+)
+
+// How a str is written.
+const (
+	strUTF8    = iota // BINUNICODE and its kin
+	strRaw            // UNICODE: raw-unicode-escape
+	strQuoted         // STRING: a quoted literal
+	strBytes          // BINSTRING: bytes, in the encoding that the loader gives
+	strTooLong        // longer than any name
+)
+
+const (
+	data    value = kindData
+	result  value = kindResult
+	unknown value = kindUnknown
+)
+
+const (
+	strLenBits = 13
+	strLenMax  = 1<<strLenBits - 1
+	strOffset  = 6 + strLenBits
+)
+
+func (v value) kind() uint64 { return uint64(v) & 7 }
+
+func globalValue(id int) value { return value(id)<<3 | kindGlobal }
+
+// index is the import that a global value stands for.
+func (v value) index() int { return int(v >> 3) }
+
+// strValue is a str whose text is [at, at+n). An offset beyond 2^45 (32 TiB)
+// does not fit; no such artifact can be scanned.
+func strValue(encoding uint64, at, n int64) value {
+	if n > strLenMax {
+		encoding, n = strTooLong, 0
+	}
+	return value(uint64(at)<<strOffset | uint64(n)<<6 | encoding<<3 | kindStr)
+}
+
+func (v value) str() (encoding uint64, at, n int64) {
+	return uint64(v) >> 3 & 7, int64(uint64(v) >> strOffset), int64(uint64(v) >> 6 & strLenMax)
+}
+
+const (
+	pageBits = 12
+	pageSize = 1 << pageBits
+	// densest is the highest key that lives in a page: what LONG_BINPUT can say.
+	densest = 1<<32 - 1
+)
+
+// memo maps keys to values in pages, since picklers number densely. It holds at
+// most limit entries' worth of memory.
+type memo struct {
+	pages []*[pageSize]value
+	// far holds the keys that only PUT can write.
+	far     map[int64]value
+	entries int64
+	used    int
+	limit   int
+}
+
+func (m *memo) get(key int64) value {
+	if key < 0 || key > densest {
+		return m.far[key]
+	}
+	page := int(key >> pageBits)
+	if page >= len(m.pages) || m.pages[page] == nil {
+		return kindAbsent
+	}
+	return m.pages[page][key&(pageSize-1)]
+}
+
+// put reports whether there was room.
+func (m *memo) put(key int64, v value) bool {
+	if key > densest {
+		return m.putFar(key, v)
+	}
+	page := int(key >> pageBits)
+	if page >= len(m.pages) || m.pages[page] == nil {
+		if !m.grow(page) {
+			return false
+		}
+	}
+	slot := &m.pages[page][key&(pageSize-1)]
+	if *slot == kindAbsent {
+		m.entries++
+	}
+	*slot = v
+	return true
+}
+
+func (m *memo) grow(page int) bool {
+	if (m.used+1)*pageSize > m.limit {
+		return false
+	}
+	m.used++
+	if page >= len(m.pages) {
+		m.pages = append(m.pages, make([]*[pageSize]value, page+1-len(m.pages))...)
+	}
+	m.pages[page] = new([pageSize]value)
+	return true
+}
+
+func (m *memo) putFar(key int64, v value) bool {
+	if m.far == nil {
+		m.far = make(map[int64]value)
+	}
+	if _, there := m.far[key]; !there {
+		// A map entry costs about as much as eight of a page.
+		if (len(m.far)+1)*8 > m.limit {
+			return false
+		}
+		m.entries++
+	}
+	m.far[key] = v
+	return true
+}

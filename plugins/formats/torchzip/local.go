@@ -1,0 +1,154 @@
+package torchzip
+
+import (
+	"encoding/binary"
+	"fmt"
+	"strings"
+
+	"github.com/cavra/cavra/plugins/formats/content"
+)
+
+// readLocal reads the entry's local header, finds its data, and compares what
+// the two headers say. A reader that goes by the one must see what a reader
+// sees that goes by the other.
+func (e *entry) readLocal(v *content.Visit, limit int64) error {
+	if e.header < 0 || e.header > limit-sizeLocal {
+		e.bad = "local header is outside of the archive"
+		return nil
+	}
+	var b [sizeLocal]byte
+	if err := content.ReadFull(v.Bytes, b[:], e.header); err != nil {
+		return err
+	}
+	if string(b[:4]) != sigLocal {
+		e.bad = "no local header"
+		return nil
+	}
+	le := binary.LittleEndian
+	nameLen, extraLen := int64(le.Uint16(b[26:])), int64(le.Uint16(b[28:]))
+	e.data = e.header + sizeLocal + nameLen + extraLen
+	if e.data > limit || e.packed > limit-e.data {
+		e.bad = "data is outside of the archive"
+		e.data, e.dataEnd, e.end = e.header, e.header, e.header
+		return nil
+	}
+	e.dataEnd = e.data + e.packed
+	e.end = e.dataEnd
+	rest := make([]byte, nameLen+extraLen)
+	if err := content.ReadFull(v.Bytes, rest, e.header+sizeLocal); err != nil {
+		return err
+	}
+	e.localName = string(rest[:nameLen])
+	flags, method := le.Uint16(b[6:]), le.Uint16(b[8:])
+	sizes := [3]uint64{uint64(le.Uint32(b[22:])), uint64(le.Uint32(b[18:])), 0}
+	zip64(rest[nameLen:], sizes[:])
+	const binding = flagEncrypted | flagDescriptor
+	e.disagrees = e.localName != e.name || method != e.method || (flags^e.flags)&binding != 0
+	if flags&flagDescriptor == 0 || sizes[0] != 0 || sizes[1] != 0 {
+		e.disagrees = e.disagrees || sizes[0] != uint64(e.size) || sizes[1] != uint64(e.packed)
+	}
+	if flags&flagDescriptor == 0 {
+		e.disagrees = e.disagrees || le.Uint32(b[14:]) != e.crc
+		return nil
+	}
+	return e.readDescriptor(v, limit)
+}
+
+// readDescriptor finds the data descriptor after the data: with or without its
+// signature, with sizes of 4 or 8 bytes.
+func (e *entry) readDescriptor(v *content.Visit, limit int64) error {
+	b := make([]byte, min(24, limit-e.dataEnd))
+	if err := content.ReadFull(v.Bytes, b, e.dataEnd); err != nil {
+		return err
+	}
+	le := binary.LittleEndian
+	at := 0
+	if len(b) >= 4 && string(b[:4]) == sigDescriptor {
+		at = 4
+	}
+	rest := b[at:]
+	switch {
+	case len(rest) >= 20 && le.Uint32(rest) == e.crc &&
+		le.Uint64(rest[4:]) == uint64(e.packed) && le.Uint64(rest[12:]) == uint64(e.size):
+		e.end = e.dataEnd + int64(at) + 20
+	case len(rest) >= 12 && le.Uint32(rest) == e.crc &&
+		uint64(le.Uint32(rest[4:])) == uint64(e.packed) && uint64(le.Uint32(rest[8:])) == uint64(e.size):
+		e.end = e.dataEnd + int64(at) + 12
+	default:
+		e.disagrees = true
+	}
+	return nil
+}
+
+// leaves reports whether extracting the name would write outside of the folder.
+func leaves(name string) bool {
+	n := strings.ReplaceAll(name, `\`, "/")
+	if strings.HasPrefix(n, "/") || len(n) > 1 && n[1] == ':' {
+		return true
+	}
+	for _, part := range strings.Split(n, "/") {
+		if part == ".." {
+			return true
+		}
+	}
+	return false
+}
+
+// canonical is the name as the laxest reader sees it: cut at a NUL, without
+// empty and dot parts, without regard to case (as the zip reader inside of
+// torch looks names up).
+func canonical(name string) string {
+	name, _, _ = strings.Cut(name, "\x00")
+	parts := strings.Split(strings.ReplaceAll(name, `\`, "/"), "/")
+	kept := parts[:0]
+	for _, p := range parts {
+		if p != "" && p != "." {
+			kept = append(kept, p)
+		}
+	}
+	return strings.ToLower(strings.Join(kept, "/"))
+}
+
+// isSymlink goes by the mode that Unix writers keep.
+func (e *entry) isSymlink() bool {
+	const unix, kind, link = 3, 0o170000, 0o120000
+	return e.creator == unix && e.external>>16&kind == link
+}
+
+func (e *entry) String() string { return fmt.Sprintf("%q", content.Clip(e.name, 200)) }
+
+// localOnly makes an entry of a local header alone. A member whose size only a
+// descriptor states is taken to reach up to the end of the gap.
+func localOnly(v *content.Visit, at, end int64) (*entry, error) {
+	var b [sizeLocal]byte
+	if err := content.ReadFull(v.Bytes, b[:], at); err != nil {
+		return nil, err
+	}
+	le := binary.LittleEndian
+	nameLen, extraLen := int64(le.Uint16(b[26:])), int64(le.Uint16(b[28:]))
+	data := at + sizeLocal + nameLen + extraLen
+	if data > end {
+		return nil, nil
+	}
+	rest := make([]byte, nameLen+extraLen)
+	if err := content.ReadFull(v.Bytes, rest, at+sizeLocal); err != nil {
+		return nil, err
+	}
+	sizes := [3]uint64{uint64(le.Uint32(b[22:])), uint64(le.Uint32(b[18:])), 0}
+	zip64(rest[nameLen:], sizes[:])
+	e := &entry{
+		name: string(rest[:nameLen]), flags: le.Uint16(b[6:]), method: le.Uint16(b[8:]), crc: le.Uint32(b[14:]),
+		header: at, data: data,
+	}
+	room := uint64(end - data)
+	e.packed, e.size = int64(min(sizes[1], room)), int64(min(sizes[0], uint64(v.Budget.Held)))
+	if e.flags&flagDescriptor != 0 && e.packed == 0 || sizes[1] > room {
+		e.packed, e.size = int64(room), int64(room)
+		if e.method == methodDeflate {
+			e.size = v.Budget.Held / 2
+		}
+	}
+	e.dataEnd = e.data + e.packed
+	e.end = e.dataEnd
+	return e, nil
+}

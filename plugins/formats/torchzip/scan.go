@@ -1,0 +1,423 @@
+// Package torchzip reads zip archives: those that torch.save writes, those of
+// numpy arrays, and any other. The central directory, every local header, and
+// every byte between the members are looked at, so that no reader finds a
+// member that this one has not seen.
+//
+// In a torch archive the members data/<number> beside a data.pkl that was read
+// to its end are tensor storages. torch maps them into memory and never unpickles
+// them, so a stored one is inert by structure and not read, except for its
+// beginning: one that begins as a pickle that imports anything is scanned as one,
+// in case that some other program loads it. All other members are scanned by
+// their content.
+package torchzip
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"hash/crc32"
+	"io"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/cavra/cavra/schemas/predicate"
+
+	"github.com/cavra/cavra/plugins/formats/content"
+	"github.com/cavra/cavra/plugins/formats/pickle"
+)
+
+// The ids of the formats that a zip archive can be.
+const (
+	IDZip   = "zip"
+	IDTorch = "torch-zip"
+	IDNpz   = "npz"
+)
+
+// where is the location class of findings about an archive.
+const where = "archive"
+
+// Rules lists the rules that Scan may name.
+func Rules() []string {
+	return []string{
+		"archive.entry.checksum", "archive.entry.duplicate", "archive.entry.encrypted", "archive.entry.hidden",
+		"archive.entry.path", "archive.limit", "archive.malformed",
+	}
+}
+
+// Format is zip as a format of the program.
+type Format struct{}
+
+// Identify goes by the beginning, as torch and numpy do.
+func (Format) Identify(_ context.Context, v *content.Visit) (bool, error) {
+	return strings.HasPrefix(string(v.Head), sigLocal) || strings.HasPrefix(string(v.Head), sigEnd), nil
+}
+
+// IdentifyAppended goes by the end, as zipfile does: whatever comes before.
+func (Format) IdentifyAppended(ctx context.Context, v *content.Visit) (bool, error) {
+	d, err := readDirectory(ctx, v)
+	return err == nil && d != nil && len(d.entries) > 0, err
+}
+
+// archive is one scan of one archive.
+type archive struct {
+	*content.Visit
+	dir *directory
+	// formats are those of the members so far; npz is told by them.
+	arrays, others int
+}
+
+// Scan implements content.Format.
+func (Format) Scan(ctx context.Context, v *content.Visit) error {
+	v.Format = IDZip
+	d, err := readDirectory(ctx, v)
+	if err != nil {
+		return err
+	}
+	a := &archive{Visit: v, dir: d}
+	if d == nil {
+		v.Found("archive.malformed", where, 0, "no central directory")
+		a.dir = &directory{start: v.Size, end: v.Size, tail: v.Size, fileEnd: v.Size}
+		v.Unread(v.Size, v.Size, predicate.Truncated)
+		return a.gaps(ctx, nil)
+	}
+	a.checkDirectory()
+	for _, e := range d.entries {
+		if err := e.readLocal(v, v.Size); err != nil {
+			return err
+		}
+		a.checkEntry(e)
+	}
+	a.checkNames()
+	if err := a.members(ctx); err != nil {
+		return err
+	}
+	return a.gaps(ctx, d.entries)
+}
+
+func (a *archive) checkDirectory() {
+	d := a.dir
+	if d.cut {
+		a.Found("archive.malformed", where, d.start, "the directory does not hold what it says")
+		a.Unread(d.start, d.start, predicate.Malformed)
+	}
+	if d.shift != 0 {
+		a.Found("archive.malformed", where, 0, "offsets do not count from the beginning")
+	}
+	if !d.cut || len(d.entries) > 0 {
+		a.Parsed(d.start, d.end)
+	} else {
+		a.Unread(d.start, d.end, predicate.LimitBytes)
+	}
+	a.Parsed(d.tail, min(d.fileEnd, a.Size))
+	if d.fileEnd > a.Size {
+		a.Found("archive.malformed", where, d.tail, "comment is cut short")
+	}
+	if d.fileEnd < a.Size {
+		a.Found("archive.entry.hidden", where, d.fileEnd, "bytes follow the end of the archive")
+		a.Unread(d.fileEnd, a.Size, predicate.Unclaimed)
+	}
+}
+
+func (a *archive) checkEntry(e *entry) {
+	switch {
+	case e.bad != "":
+		a.Found("archive.malformed", where, e.listedAt, e.String(), e.bad)
+		a.Unread(e.listedAt, e.listedAt, predicate.Malformed)
+	case e.disagrees:
+		a.Found("archive.malformed", where, e.header, e.String(), "local header and directory disagree")
+	}
+	if leaves(e.name) || leaves(e.localName) {
+		a.Found("archive.entry.path", where, e.listedAt, e.String())
+	}
+	if strings.ContainsRune(e.name, 0) {
+		a.Found("archive.malformed", where, e.listedAt, e.String(), "name with NUL")
+	}
+}
+
+func (a *archive) checkNames() {
+	seen := make(map[string]bool, len(a.dir.entries))
+	for _, e := range a.dir.entries {
+		if e.isDir() {
+			continue
+		}
+		key := canonical(e.name)
+		if seen[key] {
+			a.Found("archive.entry.duplicate", where, e.listedAt, e.String())
+		}
+		seen[key] = true
+	}
+}
+
+// members scans every member; those named data.pkl come first, since they decide
+// what the storages are.
+func (a *archive) members(ctx context.Context) error {
+	torch := make(map[string]bool)
+	for _, e := range a.dir.entries {
+		if path.Base(e.name) != "data.pkl" || e.bad != "" {
+			continue
+		}
+		a.Format = IDTorch
+		out, err := a.member(ctx, e)
+		if err != nil {
+			return err
+		}
+		folder := path.Dir(e.name)
+		was, twice := torch[folder]
+		torch[folder] = out.Complete && out.Format == pickle.ID && (was || !twice)
+	}
+	for _, e := range a.dir.entries {
+		if e.bad != "" || path.Base(e.name) == "data.pkl" {
+			continue
+		}
+		out, err := a.rest(ctx, e, torch)
+		if err != nil {
+			return err
+		}
+		if out.Format == "npy" {
+			a.arrays++
+		} else if !e.isDir() {
+			a.others++
+		}
+	}
+	if a.Format == IDZip && a.arrays > 0 && a.others == 0 {
+		a.Format = IDNpz
+	}
+	return nil
+}
+
+// rest scans a member by the place that it has in a torch archive, or by its
+// content.
+func (a *archive) rest(ctx context.Context, e *entry, torch map[string]bool) (content.Outcome, error) {
+	folder, base := path.Split(e.name)
+	if _, ok := torch[root(e.name)]; ok && a.Format == IDTorch && strings.Contains(e.name, "code/") {
+		return a.code(ctx, e)
+	}
+	if e.method == methodStored && e.flags&flagEncrypted == 0 && !e.disagrees && e.packed == e.size && isNumber(base) &&
+		path.Base(folder) == "data" && torch[path.Dir(path.Clean(folder))] {
+		return a.storage(ctx, e)
+	}
+	return a.member(ctx, e)
+}
+
+// root is the folder at the top that a member is in.
+func root(name string) string {
+	top, _, ok := strings.Cut(name, "/")
+	if !ok {
+		return "."
+	}
+	return top
+}
+
+func isNumber(s string) bool {
+	return s != "" && strings.Trim(s, "0123456789") == ""
+}
+
+// storage claims a tensor's bytes, unless they begin as a pickle that imports.
+func (a *archive) storage(ctx context.Context, e *entry) (content.Outcome, error) {
+	span := a.stored(e)
+	out, err := a.EnterWith(ctx, span, func(ctx context.Context, c *content.Visit) error {
+		c.Format = "torch-storage"
+		hidden, err := pickle.Imports(ctx, c)
+		if err != nil {
+			return err
+		}
+		if hidden {
+			return pickle.Format{}.Scan(ctx, c)
+		}
+		c.Inert(0, c.Size)
+		return nil
+	})
+	a.frame(e)
+	return out, err
+}
+
+// code marks a member of TorchScript source, which torch.jit compiles.
+func (a *archive) code(ctx context.Context, e *entry) (content.Outcome, error) {
+	a.frame(e)
+	return a.EnterWith(ctx, a.stored(e), func(_ context.Context, c *content.Visit) error {
+		c.Format = "torchscript"
+		c.Unread(0, c.Size, predicate.UnsupportedFormat)
+		return nil
+	})
+}
+
+func (a *archive) stored(e *entry) content.Span {
+	return content.Span{
+		Name: e.name, Bytes: io.NewSectionReader(a.Bytes, e.data, e.packed), Size: e.packed,
+		Start: e.data, End: e.dataEnd, Direct: true,
+	}
+}
+
+// frame claims what surrounds a member's data: headers and descriptor.
+func (a *archive) frame(e *entry) {
+	a.Parsed(e.header, e.data)
+	a.Parsed(e.dataEnd, e.end)
+}
+
+// member scans a member by its content.
+func (a *archive) member(ctx context.Context, e *entry) (content.Outcome, error) {
+	a.frame(e)
+	switch {
+	case e.flags&flagEncrypted != 0:
+		a.Found("archive.entry.encrypted", where, e.header, e.String())
+		a.Unread(e.data, e.dataEnd, predicate.Encrypted)
+		a.Unread(e.data, e.data, predicate.Encrypted)
+	case e.isDir():
+	case e.method == methodStored:
+		return a.plain(ctx, e)
+	case e.method == methodDeflate:
+		return a.deflated(ctx, e)
+	default:
+		a.Unread(e.data, e.dataEnd, predicate.UnsupportedCompression)
+		a.Unread(e.data, e.data, predicate.UnsupportedCompression)
+	}
+	return content.Outcome{}, nil
+}
+
+// checksumFrom is the size up to which a stored member's checksum is compared.
+// The host has the digest of every byte; this is about what readers refuse.
+const checksumUpTo = 16 << 20
+
+func (a *archive) plain(ctx context.Context, e *entry) (content.Outcome, error) {
+	if e.packed != e.size {
+		a.Found("archive.malformed", where, e.header, e.String(), "stored with two sizes")
+	} else if e.size <= checksumUpTo {
+		sum := crc32.NewIEEE()
+		if _, err := io.Copy(sum, io.NewSectionReader(a.Bytes, e.data, e.packed)); err != nil {
+			return content.Outcome{}, err
+		}
+		a.checksum(e, sum.Sum32())
+	}
+	return a.Enter(ctx, a.stored(e))
+}
+
+func (a *archive) checksum(e *entry, sum uint32) {
+	if sum != e.crc {
+		a.Found("archive.entry.checksum", where, e.header, e.String())
+	}
+}
+
+func (a *archive) deflated(ctx context.Context, e *entry) (content.Outcome, error) {
+	u, err := unpack(ctx, a.Visit, e)
+	if err != nil {
+		return content.Outcome{}, err
+	}
+	defer u.release(e)
+	switch u.broken {
+	case "":
+		if u.size != e.size {
+			a.Found("archive.malformed", where, e.header, e.String(), "decompresses to another size")
+			a.Unread(e.data, e.dataEnd, predicate.Malformed)
+		}
+		a.checksum(e, u.crc)
+	case predicate.Malformed, predicate.Truncated:
+		a.Found("archive.malformed", where, e.header, e.String(), "compressed data is broken")
+		a.Unread(e.data, e.dataEnd, u.broken)
+	default:
+		a.Found("archive.limit", where, e.header, e.String())
+		a.Unread(e.data, e.dataEnd, u.broken)
+	}
+	out, err := a.Enter(ctx, content.Span{Name: e.name, Bytes: u, Size: u.size, Start: e.data, End: e.dataEnd})
+	if errors.Is(err, errInflate) {
+		a.Found("archive.limit", where, e.header, e.String())
+		a.Unread(e.data, e.dataEnd, predicate.LimitBytes)
+		return content.Outcome{}, nil
+	}
+	return out, err
+}
+
+// extent is a part of the archive that a record accounts for.
+type extent struct {
+	start, end int64
+	member     *entry
+}
+
+// gaps looks at every byte that no record accounts for, and at records that
+// share bytes.
+func (a *archive) gaps(ctx context.Context, entries []*entry) error {
+	used := []extent{{a.dir.start, a.dir.end, nil}, {a.dir.tail, max(a.dir.tail, min(a.dir.fileEnd, a.Size)), nil}}
+	for _, e := range entries {
+		if e.bad == "" {
+			used = append(used, extent{e.header, e.end, e})
+		}
+	}
+	slices.SortStableFunc(used, func(x, y extent) int { return cmp.Or(cmp.Compare(x.start, y.start), cmp.Compare(x.end, y.end)) })
+	at := int64(0)
+	for _, u := range used {
+		if u.start < at && u.end > u.start {
+			a.Found("archive.malformed", where, u.start, "records overlap")
+		}
+		if u.start > at {
+			if err := a.gap(ctx, at, u.start); err != nil {
+				return err
+			}
+		}
+		at = max(at, u.end)
+	}
+	return nil
+}
+
+// gap looks at bytes between the records. Zeros are padding; anything else is
+// hidden from readers that go by the directory, and what looks like a member
+// there is scanned all the same.
+func (a *archive) gap(ctx context.Context, start, end int64) error {
+	zero, err := isZero(ctx, a.Visit, start, end)
+	if err != nil {
+		return err
+	}
+	if zero {
+		a.Parsed(start, end)
+		return nil
+	}
+	if a.dir.start < a.Size {
+		a.Found("archive.entry.hidden", where, start)
+	}
+	for at := start; at < end; {
+		next, err := a.hidden(ctx, at, end)
+		if err != nil {
+			return err
+		}
+		if next == at {
+			a.Unread(at, end, predicate.Unclaimed)
+			return nil
+		}
+		at = next
+	}
+	return nil
+}
+
+// hidden scans a member that only its local header names, and returns where it
+// ends, or at when there is none.
+func (a *archive) hidden(ctx context.Context, at, end int64) (int64, error) {
+	_, ok, err := hasSignature(a.Visit, at, sigLocal)
+	if !ok || err != nil || at+sizeLocal > end {
+		return at, err
+	}
+	e, err := localOnly(a.Visit, at, end)
+	if err != nil || e == nil {
+		return at, err
+	}
+	_, err = a.member(ctx, e)
+	return e.end, err
+}
+
+func isZero(ctx context.Context, v *content.Visit, start, end int64) (bool, error) {
+	buf := make([]byte, min(end-start, 64<<10))
+	for start < end {
+		if err := ctx.Err(); err != nil {
+			return false, err
+		}
+		b := buf[:min(end-start, int64(len(buf)))]
+		if err := content.ReadFull(v.Bytes, b, start); err != nil {
+			return false, err
+		}
+		for _, c := range b {
+			if c != 0 {
+				return false, nil
+			}
+		}
+		start += int64(len(b))
+	}
+	return true, nil
+}
