@@ -26,8 +26,8 @@ var errTooLarge = errors.New("the content is larger than may be copied from this
 
 // read opens the item, hashes and scans it, and fills in out. An error says
 // that the bytes could not be read as they were.
-func (n *Inspector) read(ctx context.Context, scope Scope, out *Result) (err error) {
-	opened, err := n.cfg.Source.Open(ctx, scope.Root, out.Item.Key)
+func (n *Inspector) read(ctx context.Context, out *Result) (err error) {
+	opened, err := n.cfg.Source.Open(ctx, out.Scope.Root, out.Item.Key)
 	if err != nil {
 		return err
 	}
@@ -40,7 +40,7 @@ func (n *Inspector) read(ctx context.Context, scope Scope, out *Result) (err err
 	if content != opened {
 		defer func() { err = errors.Join(err, content.Close()) }()
 	}
-	if err := n.hashAndScan(ctx, scope, content, out); err != nil {
+	if err := n.hashAndScan(ctx, content, out); err != nil {
 		return err
 	}
 	// Bytes that are held by us cannot change any more, but may have been
@@ -75,8 +75,8 @@ func (n *Inspector) hold(ctx context.Context, r artifact.Reader, name string) (a
 }
 
 // hashAndScan does both at once where there is more than one pass to wait for.
-func (n *Inspector) hashAndScan(ctx context.Context, scope Scope, content artifact.Reader, out *Result) error {
-	target := scanner.Target{Path: out.Item.Path, Content: content, Siblings: n.siblings(scope, out.Item)}
+func (n *Inspector) hashAndScan(ctx context.Context, content artifact.Reader, out *Result) error {
+	target := scanner.Target{Path: out.Item.Path, Content: content, Siblings: n.siblings(out.Work)}
 	hash := func(ctx context.Context) error {
 		d, err := safeio.Digest(ctx, counted{content, n.cfg.Progress}, out.Item.Path)
 		out.Digest = d

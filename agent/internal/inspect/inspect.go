@@ -110,9 +110,15 @@ type Scope struct {
 	Locate func(path string) (key string, ok bool)
 }
 
+// Work is an item and the scope that it is opened in.
+type Work struct {
+	Scope Scope
+	Item  artifact.Item
+}
+
 // Result is what is known of an item after its inspection.
 type Result struct {
-	Item artifact.Item
+	Work
 	// Digest is that of the bytes that were scanned. It is empty exactly when
 	// Problem says why there is none.
 	Digest  predicate.Digest
@@ -140,21 +146,21 @@ type Result struct {
 	Started, Finished time.Time
 }
 
-// Run inspects items and hands each result to emit, one call at a time, in the
-// order in which they are done. It returns early only when ctx ends, when items
-// or emit say so by an error, and leaves nothing running.
-func (n *Inspector) Run(ctx context.Context, scope Scope, items iter.Seq2[artifact.Item, error], emit func(Result) error) error {
+// Run does all the work and hands each result to emit, one call at a time, in
+// the order in which they are done. It returns early only when ctx ends, or when
+// work or emit say so by an error, and leaves nothing running.
+func (n *Inspector) Run(ctx context.Context, work iter.Seq2[Work, error], emit func(Result) error) error {
 	group, ctx := errgroup.WithContext(ctx)
-	queue := make(chan artifact.Item)
+	queue := make(chan Work)
 	results := make(chan Result)
 	group.Go(func() error {
 		defer close(queue)
-		for item, err := range items {
+		for w, err := range work {
 			if err != nil {
 				return err
 			}
 			select {
-			case queue <- item:
+			case queue <- w:
 			case <-ctx.Done():
 				return context.Cause(ctx)
 			}
@@ -164,8 +170,8 @@ func (n *Inspector) Run(ctx context.Context, scope Scope, items iter.Seq2[artifa
 	workers, wctx := errgroup.WithContext(ctx)
 	for range n.cfg.Jobs {
 		workers.Go(func() error {
-			for item := range queue {
-				r, err := n.Item(wctx, scope, item)
+			for w := range queue {
+				r, err := n.Item(wctx, w)
 				if err != nil {
 					return err
 				}
@@ -195,14 +201,14 @@ func (n *Inspector) Run(ctx context.Context, scope Scope, items iter.Seq2[artifa
 
 // Item inspects one item. An error says that ctx has ended; everything else is
 // part of the result.
-func (n *Inspector) Item(ctx context.Context, scope Scope, item artifact.Item) (Result, error) {
-	out := Result{Item: item, Size: item.Size, Format: scanner.Unknown, Started: n.cfg.Now()}
-	if item.Problem != "" {
-		out.unreadable(item.Problem, describe(item.Problem))
+func (n *Inspector) Item(ctx context.Context, w Work) (Result, error) {
+	out := Result{Work: w, Size: w.Item.Size, Format: scanner.Unknown, Started: n.cfg.Now()}
+	if w.Item.Problem != "" {
+		out.unreadable(w.Item.Problem, describe(w.Item.Problem))
 		out.Finished = n.cfg.Now()
 		return out, nil
 	}
-	err := n.read(ctx, scope, &out)
+	err := n.read(ctx, &out)
 	if ctx.Err() != nil {
 		return Result{}, context.Cause(ctx)
 	}
@@ -221,18 +227,18 @@ func (r *Result) unreadable(why predicate.Reason, message string) {
 }
 
 // siblings opens other files of the item's bundle.
-func (n *Inspector) siblings(scope Scope, item artifact.Item) func(context.Context, string) (artifact.Reader, error) {
-	if item.Bundle == "" || scope.Locate == nil {
+func (n *Inspector) siblings(w Work) func(context.Context, string) (artifact.Reader, error) {
+	if w.Item.Bundle == "" || w.Scope.Locate == nil {
 		return nil
 	}
 	return func(ctx context.Context, path string) (artifact.Reader, error) {
-		if item.Bundle != "." {
-			path = item.Bundle + "/" + path
+		if w.Item.Bundle != "." {
+			path = w.Item.Bundle + "/" + path
 		}
-		key, ok := scope.Locate(path)
+		key, ok := w.Scope.Locate(path)
 		if !ok {
 			return nil, fmt.Errorf("open sibling: %w", fs.ErrNotExist)
 		}
-		return n.cfg.Source.Open(ctx, scope.Root, key)
+		return n.cfg.Source.Open(ctx, w.Scope.Root, key)
 	}
 }

@@ -1,0 +1,79 @@
+// Package report writes a scan's results: JSON by the contract in
+// schemas/report, a table for eyes, and SARIF 2.1.0. The same results give the
+// same bytes, in order of path, and no name from an artifact or a disk reaches
+// a terminal with a character that does not print.
+package report
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode"
+
+	schema "github.com/cavra/cavra/schemas/report"
+)
+
+// Sort puts artifacts and bundles in ascending order of path, as every writer
+// expects.
+func Sort(r *schema.Report) {
+	slices.SortFunc(r.Artifacts, func(a, b schema.Artifact) int { return strings.Compare(a.Path, b.Path) })
+	slices.SortFunc(r.Bundles, func(a, b schema.Bundle) int { return strings.Compare(a.Path, b.Path) })
+}
+
+// WriteJSON writes the contract's form, indented.
+func WriteJSON(w io.Writer, r *schema.Report) error {
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false)
+	enc.SetIndent("", "  ")
+	if err := enc.Encode(r); err != nil {
+		return fmt.Errorf("write JSON report: %w", err)
+	}
+	return nil
+}
+
+// Printable returns s with every character that does not print, and every byte
+// that is not UTF-8, as a Go escape sequence.
+func Printable(s string) string {
+	// Not only control characters: one that turns the direction of writing makes
+	// a name look like another.
+	if strings.IndexFunc(s, func(r rune) bool { return r == unicode.ReplacementChar || !unicode.IsPrint(r) }) < 0 {
+		return s
+	}
+	q := strconv.Quote(s)
+	return strings.ReplaceAll(q[1:len(q)-1], `\"`, `"`)
+}
+
+// clip bounds what one name takes of a line, in characters.
+func clip(s string, most int) string {
+	r := []rune(s)
+	if len(r) <= most {
+		return s
+	}
+	// The end of a path tells more than its middle.
+	head := most / 3
+	return string(r[:head]) + "…" + string(r[len(r)-(most-head-1):])
+}
+
+// size writes a number of bytes for people.
+func size(n int64) string {
+	const unit = 1024
+	if n < unit {
+		return strconv.FormatInt(n, 10) + " B"
+	}
+	f, exp := float64(n)/unit, 0
+	for f >= unit && exp < 4 {
+		f /= unit
+		exp++
+	}
+	return fmt.Sprintf("%.1f %ciB", f, "KMGTP"[exp])
+}
+
+func plural(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return strconv.Itoa(n) + " " + many
+}
