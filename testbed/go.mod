@@ -3,6 +3,7 @@ module github.com/cavra/cavra/testbed
 go 1.26.0
 
 require (
+	github.com/cavra/cavra/plugins v0.0.0
 	github.com/cavra/cavra/schemas v0.0.0
 	github.com/cavra/cavra/sdk v0.0.0
 )
@@ -36,3 +37,5 @@ require (
 replace github.com/cavra/cavra/schemas => ../schemas
 
 replace github.com/cavra/cavra/sdk => ../sdk
+
+replace github.com/cavra/cavra/plugins => ../plugins
