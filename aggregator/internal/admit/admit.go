@@ -49,6 +49,9 @@ const (
 // are sdk/chain's.
 const Refused = "refused"
 
+// Lost is the outcome of a range that the log dropped before it was read.
+const Lost = "lost"
+
 // Keys finds enrolled keys, whatever their status. One that is not enrolled is
 // control.ErrNotFound.
 type Keys interface {

@@ -412,6 +412,14 @@ func TestAFailingStoreIsAnErrorAndNoRefusal(t *testing.T) {
 	}
 }
 
+func TestALostRangeIsShown(t *testing.T) {
+	r := &row.Range{Topic: "t", Partition: 3, From: 5, To: 90, PlannedAt: planned, Lost: true}
+	want := &decided{Rows: &row.Batch{Receipts: []row.Receipt{{Topic: "t", Partition: 3, Offset: 5, LastOffset: 89, Outcome: Lost, Digest: row.ZeroDigest, ReceivedAt: planned}}}}
+	if diff := cmp.Diff(want, mustAdmit(t, newStore(t), r), cmp.AllowUnexported(decided{})); diff != "" {
+		t.Errorf("decision (-want +got):\n%s", diff)
+	}
+}
+
 // FuzzAdmit shows that a hostile message, as it is or signed by an enrolled key,
 // ends in one receipt, changes nothing for the statements around it, and is
 // decided alike when decided again.

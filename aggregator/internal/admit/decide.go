@@ -25,6 +25,12 @@ type decision struct {
 func decide(r *row.Range, found []finding, chains map[control.ChainID]*control.Chain) (*row.Batch, []control.ChainUpdate, error) {
 	d := &decision{r: r, chains: chains, update: map[control.ChainID]int{}}
 	d.rows.Receipts = make([]row.Receipt, 0, len(found)+len(r.Unreadable))
+	if r.Lost {
+		d.rows.Receipts = append(d.rows.Receipts, row.Receipt{
+			Topic: r.Topic, Partition: r.Partition, Offset: r.From, LastOffset: r.To - 1,
+			Outcome: Lost, Digest: row.ZeroDigest, ReceivedAt: r.PlannedAt,
+		})
+	}
 	unreadable := r.Unreadable
 	for i := range found {
 		m := &r.Messages[i]

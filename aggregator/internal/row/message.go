@@ -28,7 +28,10 @@ type Range struct {
 	From, To  int64
 	// PlannedAt is when the plan was recorded: the time of every decision on it,
 	// however often it is made.
-	PlannedAt  time.Time
+	PlannedAt time.Time
+	// Lost says that the log held nothing of the range any more when it was
+	// planned: its retention was faster than we were.
+	Lost       bool
 	Messages   []Message
 	Unreadable []Unreadable
 }

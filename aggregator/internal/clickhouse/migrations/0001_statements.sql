@@ -8,16 +8,17 @@
 -- {on_cluster}, {replacing} and {retention_days} are filled in when the
 -- migration runs.
 
--- One row for every message of the topic, or for a range of offsets whose batch
--- nobody could read: what became of it.
+-- One row for every message of the topic, for a range of offsets whose batch
+-- nobody could read, or for one that the log had dropped before it was read:
+-- what became of it.
 CREATE TABLE IF NOT EXISTS receipts{on_cluster}
 (
     topic        LowCardinality(String),
     partition    Int32,
     offset       Int64,
-    -- the same as offset, but for an unreadable batch
+    -- the same as offset, but for a range
     last_offset  Int64,
-    -- linked, early, forked, replayed, refused
+    -- linked, early, forked, replayed, refused, lost
     outcome      LowCardinality(String),
     -- why it was refused, from a closed vocabulary; empty otherwise
     reason       LowCardinality(String),
