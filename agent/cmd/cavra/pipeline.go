@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/cavra/cavra/agent/internal/discover"
 	"github.com/cavra/cavra/agent/internal/inspect"
 	"github.com/cavra/cavra/agent/internal/inspect/pluginhost"
@@ -54,10 +56,10 @@ func (p *pipeline) open(ctx context.Context, o scanOptions) error {
 	if err != nil {
 		return err
 	}
-	if p.connector, err = host.Connector(ctx, "fs"); err != nil {
-		return advise(err)
-	}
-	if p.pools, err = host.Scanners(ctx); err != nil {
+	var group errgroup.Group
+	group.Go(func() (err error) { p.connector, err = host.Connector(ctx, "fs"); return err })
+	group.Go(func() (err error) { p.pools, err = host.Scanners(ctx); return err })
+	if err := group.Wait(); err != nil {
 		return advise(err)
 	}
 	scanners := make([]inspect.Scanner, len(p.pools))

@@ -9,6 +9,8 @@ import (
 // commands makes every subcommand, in the order in which help lists them.
 var commands = []func() *cobra.Command{
 	newScan,
+	newVerify,
+	newDoctor,
 	newRules,
 	newVersion,
 }

@@ -1,0 +1,274 @@
+package main
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/cavra/cavra/schemas/predicate"
+	"github.com/cavra/cavra/sdk/attest"
+	"github.com/cavra/cavra/sdk/chain"
+	"github.com/cavra/cavra/sdk/identity"
+)
+
+type verifyOptions struct {
+	keys           []string
+	trustEmbedded  bool
+	requireUnitary bool
+}
+
+func newVerify() *cobra.Command {
+	var o verifyOptions
+	cmd := &cobra.Command{
+		Use:   "verify FILE",
+		Short: "Check exported evidence offline",
+		Long: `Check exported evidence without a server: that each envelope was signed by the
+key it names, over exactly the statement it holds, and whether each statement
+follows its predecessor in its agent's chain.
+
+FILE is one DSSE envelope, or an export {"envelopes":[…],"keys":[…]}. Who signed
+is known only as well as the key is: give the key that you got from a source you
+trust with --key (PEM, or an export that carries it). Keys that come in FILE
+itself show that nothing was damaged since it was written, not who wrote it.
+
+Exit codes: 0 all is well; 1 a signature, a statement or a link is bad; 2 wrong
+usage, or no key.`,
+		Example: `  cavra verify evidence.json --key agent.pem
+  cavra verify export.json --key keys.json --complete`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error { return verify(cmd, o, args[0]) },
+	}
+	f := cmd.Flags()
+	f.StringArrayVar(&o.keys, "key", nil, "`FILE` with a public key that you trust: PEM, or an export; may be given again")
+	f.BoolVar(&o.trustEmbedded, "trust-embedded-keys-unsafe", false, "use the keys that FILE itself carries: this shows integrity, not authenticity")
+	f.BoolVar(&o.requireUnitary, "complete", false, "fail unless every chain is whole from its first statement on")
+	return cmd
+}
+
+func verify(cmd *cobra.Command, o verifyOptions, path string) error {
+	evidence, err := readExport(path)
+	if err != nil {
+		return err
+	}
+	if len(evidence.envelopes) == 0 {
+		return fmt.Errorf("verify %s: there is no envelope in it", path)
+	}
+	keys, embedded, err := trusted(o, evidence)
+	if err != nil {
+		return fmt.Errorf("verify %s: %w", path, err)
+	}
+	links, bad := open(evidence.envelopes, keys)
+	slices.SortStableFunc(links, compareLinks)
+	bad += place(links)
+	if err := printLinks(cmd.OutOrStdout(), links); err != nil {
+		return err
+	}
+	early := 0
+	for _, l := range links {
+		if l.outcome == chain.Early {
+			early++
+		}
+	}
+	if o.requireUnitary && early > 0 {
+		bad += early
+	}
+	words := fmt.Sprintf("%d of %d statements verified", len(links)-countBad(links), len(links))
+	if embedded {
+		words += "; the keys came from the same file: this shows integrity, not authenticity"
+	}
+	if early > 0 {
+		words += fmt.Sprintf("; %d without a predecessor in this file", early)
+	}
+	if _, err := fmt.Fprintln(cmd.OutOrStdout(), words+"."); err != nil {
+		return err
+	}
+	if bad > 0 {
+		return &exitError{exitFindings, fmt.Errorf("verify %s: %d of %d are bad or out of place", path, bad, len(links))}
+	}
+	return nil
+}
+
+// trusted returns the keys to verify by, and whether they came with the
+// evidence itself.
+func trusted(o verifyOptions, evidence *export) (map[predicate.Digest]identity.PublicKey, bool, error) {
+	keys := make(map[predicate.Digest]identity.PublicKey)
+	for _, f := range o.keys {
+		from, err := readKeys(f)
+		if err != nil {
+			return nil, false, err
+		}
+		for _, k := range from {
+			keys[k.ID()] = k
+		}
+	}
+	if len(keys) > 0 {
+		return keys, false, nil
+	}
+	switch {
+	case len(evidence.keys) == 0:
+		return nil, false, errors.New("no key: name the agent's public key with --key")
+	case !o.trustEmbedded:
+		return nil, false, errors.New("its keys are in the same file, and whoever changed the one could change the other: " +
+			"name a key that you trust with --key, or accept the file's own with --trust-embedded-keys-unsafe")
+	}
+	for _, k := range evidence.keys {
+		keys[k.ID()] = k
+	}
+	return keys, true, nil
+}
+
+// verified is one envelope and what is known of it.
+type verified struct {
+	index  int
+	keyID  predicate.Digest
+	digest predicate.Digest
+	// err says why it is not believed; the rest is then unset.
+	err     error
+	kind    string
+	link    *predicate.Link
+	outcome chain.Outcome
+}
+
+// open verifies envelopes, in their order in the file.
+func open(envelopes [][]byte, keys map[predicate.Digest]identity.PublicKey) (out []verified, bad int) {
+	// Each key signs for one epoch of one agent.
+	owner := make(map[predicate.Digest]string)
+	for i, raw := range envelopes {
+		v := verified{index: i + 1}
+		v.err = v.open(raw, keys)
+		if v.err == nil {
+			id := chainID(v.link)
+			if was, ok := owner[v.keyID]; ok && was != id {
+				v.err = errors.New("its key signed for another chain in this file too")
+			}
+			owner[v.keyID] = id
+		}
+		if v.err != nil {
+			bad++
+		}
+		out = append(out, v)
+	}
+	return out, bad
+}
+
+func (v *verified) open(raw []byte, keys map[predicate.Digest]identity.PublicKey) error {
+	e, err := attest.Open(raw)
+	if err != nil {
+		return err
+	}
+	v.keyID, v.digest = e.KeyID(), e.Digest()
+	key, ok := keys[e.KeyID()]
+	if !ok {
+		return fmt.Errorf("its key %s is none of those given", e.KeyID())
+	}
+	payload, err := e.Verify(key)
+	if err != nil {
+		return err
+	}
+	p, err := predicate.Parse(payload)
+	if err != nil {
+		return err
+	}
+	if p.Place().KeyID != e.KeyID() {
+		return errors.New("the statement names another key than the one that signed it")
+	}
+	v.kind, v.link = predicate.Short(p.PredicateType()), p.Place()
+	return nil
+}
+
+func chainID(l *predicate.Link) string { return fmt.Sprintf("%s/%s/%d", l.Tenant, l.Agent, l.Epoch) }
+
+func compareLinks(a, b verified) int {
+	switch {
+	case a.err != nil || b.err != nil:
+		return cmp.Or(cmp.Compare(boolInt(a.err != nil), boolInt(b.err != nil)), cmp.Compare(a.index, b.index))
+	}
+	return cmp.Or(
+		cmp.Compare(a.link.Tenant, b.link.Tenant), cmp.Compare(a.link.Agent, b.link.Agent),
+		cmp.Compare(a.link.Epoch, b.link.Epoch), cmp.Compare(a.link.Sequence, b.link.Sequence), cmp.Compare(a.digest, b.digest))
+}
+
+func boolInt(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// known is what has been placed so far of one chain.
+type known struct{ at, before map[uint64][]predicate.Digest }
+
+func (k known) At(n uint64) ([]predicate.Digest, error)     { return k.at[n], nil }
+func (k known) Before(n uint64) ([]predicate.Digest, error) { return k.before[n], nil }
+
+// place says where each verified statement stands among those in the file, and
+// counts the forks.
+func place(links []verified) (forked int) {
+	chains := make(map[string]known)
+	for i := range links {
+		v := &links[i]
+		if v.err != nil {
+			continue
+		}
+		id := chainID(v.link)
+		k, ok := chains[id]
+		if !ok {
+			k = known{at: map[uint64][]predicate.Digest{}, before: map[uint64][]predicate.Digest{}}
+			chains[id] = k
+		}
+		// What is known is in memory, so looking it up cannot fail.
+		v.outcome, v.err = chain.Place(k, v.link, v.digest)
+		if v.outcome == chain.Forked {
+			forked++
+		}
+		if v.outcome != chain.Replayed {
+			k.at[v.link.Sequence] = append(k.at[v.link.Sequence], v.digest)
+			k.before[v.link.Sequence] = append(k.before[v.link.Sequence], v.link.Previous)
+		}
+	}
+	return forked
+}
+
+func countBad(links []verified) (n int) {
+	for _, l := range links {
+		if l.err != nil {
+			n++
+		}
+	}
+	return n
+}
+
+// outcomeWords say what an outcome means here.
+var outcomeWords = map[chain.Outcome]string{
+	chain.Linked:   "follows its predecessor",
+	chain.Early:    "its predecessor is not in this file",
+	chain.Replayed: "the same statement again",
+	chain.Forked:   "FORK: another statement stands in its place, or its predecessor is another",
+}
+
+func printLinks(w io.Writer, links []verified) error {
+	var b strings.Builder
+	last := ""
+	for _, l := range links {
+		if l.err != nil {
+			fmt.Fprintf(&b, "BAD  envelope %d: %v\n", l.index, l.err)
+			continue
+		}
+		if id := chainID(l.link); id != last {
+			last = id
+			fmt.Fprintf(&b, "tenant %s  agent %s  epoch %d  key %s\n", l.link.Tenant, l.link.Agent, l.link.Epoch, l.keyID)
+		}
+		words := outcomeWords[l.outcome]
+		if l.outcome == chain.Linked && l.link.Sequence == 1 {
+			words = "the first of its chain"
+		}
+		fmt.Fprintf(&b, "  %6d  %-9s  %s  %s  %s\n", l.link.Sequence, l.kind, l.link.SignedAt, l.digest, words)
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
