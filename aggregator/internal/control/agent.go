@@ -46,6 +46,25 @@ func (s *Store) CreateTenant(ctx context.Context, id, name string) error {
 	return nil
 }
 
+// EnsureTenant adds a tenant unless it is there.
+func (s *Store) EnsureTenant(ctx context.Context, id, name string) error {
+	err := predicate.ValidateID(id)
+	if err == nil {
+		err = validateLabel(name)
+	}
+	if err == nil {
+		err = s.write(ctx, func(tx *sql.Tx) error {
+			_, err := tx.ExecContext(ctx, `INSERT INTO tenants (id, name, created_at) VALUES ($1, $2, $3) ON CONFLICT (id) DO NOTHING`,
+				id, name, s.millis())
+			return err
+		})
+	}
+	if err != nil {
+		return fmt.Errorf("ensure tenant %q: %w", id, err)
+	}
+	return nil
+}
+
 func readTenant(scan scanner, t *Tenant) error {
 	var created int64
 	err := scan(&t.ID, &t.Name, &created)

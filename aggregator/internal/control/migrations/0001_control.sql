@@ -67,9 +67,10 @@ CREATE TABLE api_tokens
     -- 0: never
     expires_at    BIGINT NOT NULL,
     last_used_at  BIGINT NOT NULL DEFAULT 0,
-    revoked_at    BIGINT NOT NULL DEFAULT 0,
-    UNIQUE (tenant, name)
+    revoked_at    BIGINT NOT NULL DEFAULT 0
 );
+-- A name is free again once its token is revoked.
+CREATE UNIQUE INDEX one_live_token ON api_tokens (tenant, name) WHERE revoked_at = 0;
 
 -- A browser's session stands for an API token, and ends with it.
 CREATE TABLE sessions
