@@ -39,7 +39,7 @@ type Format struct{}
 // From protocol 2 on a stream begins with PROTO, which decides when an opcode
 // follows. Older streams have no mark of their own, and prose may begin like
 // one ("cat\ndog\n" is a GLOBAL), so the content is walked: it is a pickle when
-// it resolves a dangerous name, calls something, or reaches STOP after an
+// it names what is dangerous, calls something, or reaches STOP after an
 // import or with its last byte. A stream that does none of these runs nothing.
 func (Format) Identify(ctx context.Context, v *content.Visit) (bool, error) {
 	h := v.Head
@@ -72,12 +72,26 @@ func try(ctx context.Context, v *content.Visit, start int64) (plausible, imports
 		return false, false, err
 	}
 	for _, i := range m.out.Imports {
-		if table.Judge(i.Module, i.Name).Judged == predicate.JudgedDangerous {
-			return true, true, nil
+		if dottedName(i.Module) && dottedName(i.Name) {
+			if _, ok := table.dangerous(i.Module, i.Name); ok {
+				return true, true, nil
+			}
 		}
 	}
 	imports = len(m.out.Imports) > 0 && (done || m.out.Called)
 	return imports || m.out.Called || done && m.offset() == v.Size, imports, nil
+}
+
+// dottedName reports whether a module or a name is spelt as Python spells them,
+// in ASCII. A line of prose or of a program seldom is.
+func dottedName(s string) bool {
+	for i := range len(s) {
+		c := s[i]
+		if c != '_' && c != '.' && (c < '0' || c > '9') && (c|0x20 < 'a' || c|0x20 > 'z') {
+			return false
+		}
+	}
+	return s != ""
 }
 
 // Imports reports whether the content begins as a pickle that imports anything

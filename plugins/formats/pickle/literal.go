@@ -95,7 +95,7 @@ func unescapeRaw(b []byte) ([]byte, bool) {
 			continue
 		}
 		out.WriteString(strings.Repeat(`\`, n-1))
-		r, ok := hex(b[i+1:], digits)
+		r, ok := hexRune(b[i+1:], digits)
 		if !ok {
 			return nil, false
 		}
@@ -105,7 +105,7 @@ func unescapeRaw(b []byte) ([]byte, bool) {
 	return []byte(out.String()), true
 }
 
-func hex(b []byte, n int) (rune, bool) {
+func hexRune(b []byte, n int) (rune, bool) {
 	if len(b) < n {
 		return 0, false
 	}
@@ -133,7 +133,7 @@ func unescape(b []byte) ([]byte, bool) {
 		case escapes[c] != 0:
 			out = append(out, escapes[c])
 		case c == 'x':
-			r, ok := hex(b[i+1:], 2)
+			r, ok := hexRune(b[i+1:], 2)
 			if !ok {
 				return nil, false
 			}

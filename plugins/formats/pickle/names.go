@@ -13,6 +13,9 @@ import (
 // noImport is the id of an import that could not be named.
 const noImport = -1
 
+// lineOpcodes are the opcodes that name an import in two lines.
+var lineOpcodes = map[byte]predicate.How{opGlobal: predicate.ByGlobal, opInst: predicate.ByInst}
+
 func (m *machine) global() bool {
 	id, ok := m.importLines(predicate.ByGlobal)
 	return ok && m.pushImport(id)

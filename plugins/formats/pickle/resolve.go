@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"unicode/utf8"
 
 	"github.com/cavra/cavra/schemas/predicate"
 )
@@ -109,23 +110,27 @@ func (m *machine) stream(ctx context.Context, opcodes int64) (bool, error) {
 		}
 		if n >= opcodes {
 			m.at = m.offset()
-			return false, m.stopped(m.fail(predicate.LimitTime, "opcodes"))
+			m.fail(predicate.LimitTime, "opcodes")
+			return false, m.stopped()
 		}
 		if !m.next() {
-			return false, m.stopped(false)
+			if m.cutLines && utf8.Valid(m.line) && utf8.Valid(m.line2) {
+				m.intern(m.line, m.line2, lineOpcodes[m.code])
+			}
+			return false, m.stopped()
 		}
 		m.out.Opcodes++
 		if m.code == opStop {
 			return m.finish(), m.failed
 		}
 		if !m.step() {
-			return false, m.stopped(false)
+			return false, m.stopped()
 		}
 	}
 }
 
 // stopped keeps the break, and passes a read error on.
-func (m *machine) stopped(bool) error {
+func (m *machine) stopped() error {
 	if m.failed != nil {
 		return m.failed
 	}

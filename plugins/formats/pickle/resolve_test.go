@@ -94,7 +94,7 @@ func TestResolve(t *testing.T) {
 		{"LONG", "L123L\n.", nil},
 		{"FLOAT", "F1.5e3\n.", nil},
 		{"STRING without quotes", "Sos\n.", []string{"break: string without quotes"}},
-		{"line without an end", "cos\nsystem", []string{"break: truncated"}},
+		{"line without an end", "cos\nsystemX", []string{"global os system", "break: truncated"}},
 		{"buffers", "\x80\x05\x97\x98.", nil},
 	}
 	for _, tt := range tests {

@@ -53,9 +53,11 @@ type walker struct {
 	// counted payload.
 	argAt, argLen int64
 	// line is a line argument, cut to maxLine; line2 the second line of two.
-	line, line2      []byte
-	line1            [maxLine]byte
-	argAt2, argLen2  int64
+	line, line2     []byte
+	line1           [maxLine]byte
+	argAt2, argLen2 int64
+	// cutLines is set when the content ends within the two lines.
+	cutLines         bool
 	shortFrame       bool
 	shortFrameOffset int64
 }
@@ -221,22 +223,23 @@ func (w *walker) oneLine() bool {
 
 func (w *walker) twoLines() bool {
 	line, ok := w.readLine()
-	if !ok {
-		return false
-	}
 	// The first line has to outlive a refill of the window.
-	w.line = w.line1[:copy(w.line1[:], line)]
-	at, n := w.argAt, w.argLen
-	if w.line2, ok = w.readLine(); !ok {
+	w.line, w.line2 = w.line1[:copy(w.line1[:], line)], nil
+	if !ok {
+		w.cutLines = w.failed == nil
 		return false
 	}
+	at, n := w.argAt, w.argLen
+	w.line2, ok = w.readLine()
 	w.argAt2, w.argLen2 = w.argAt, w.argLen
 	w.argAt, w.argLen = at, n
-	return true
+	w.cutLines = !ok && w.failed == nil
+	return ok
 }
 
 // readLine goes past the next newline and returns the line before it, cut to
-// maxLine. As _pickle.c has it, a line without a newline is a break.
+// maxLine. As _pickle.c has it, a line without a newline is a break; then it
+// returns what pickle.py takes for the line, which is all but the last byte.
 func (w *walker) readLine() ([]byte, bool) {
 	w.argAt = w.offset()
 	from := 0
@@ -252,7 +255,9 @@ func (w *walker) readLine() ([]byte, bool) {
 			return w.longLine()
 		}
 		if !w.fill() {
-			return nil, w.truncated()
+			line := w.buf[w.pos:max(w.pos, w.end-1)]
+			w.argLen = int64(len(line))
+			return line[:min(len(line), maxLine)], w.truncated()
 		}
 	}
 }

@@ -50,19 +50,20 @@ type directory struct {
 
 // entry is a member as the central directory has it, and later its local header.
 type entry struct {
-	name           string
-	flags, method  uint16
-	crc            uint32
-	packed, size   int64
-	header         int64 // offset of the local header
-	external       uint32
-	creator        byte
-	data, dataEnd  int64 // the packed bytes
-	end            int64 // with the data descriptor
-	localName      string
-	bad            string // why the member cannot be read
-	listedAt       int64
-	nul, disagrees bool
+	name          string
+	flags, method uint16
+	crc           uint32
+	packed, size  int64
+	header        int64 // offset of the local header
+	external      uint32
+	creator       byte
+	data, dataEnd int64 // the packed bytes
+	end           int64 // with the data descriptor
+	localName     string
+	bad           string // why the member cannot be read
+	listedAt      int64
+	disagrees     bool
+	noSum         bool // the checksum is not known
 }
 
 func (e *entry) isDir() bool { return strings.HasSuffix(e.name, "/") && e.size == 0 && e.packed == 0 }

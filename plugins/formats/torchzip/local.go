@@ -138,7 +138,7 @@ func localOnly(v *content.Visit, at, end int64) (*entry, error) {
 	zip64(rest[nameLen:], sizes[:])
 	e := &entry{
 		name: string(rest[:nameLen]), flags: le.Uint16(b[6:]), method: le.Uint16(b[8:]), crc: le.Uint32(b[14:]),
-		header: at, data: data,
+		header: at, data: data, noSum: le.Uint16(b[6:])&flagDescriptor != 0,
 	}
 	room := uint64(end - data)
 	e.packed, e.size = int64(min(sizes[1], room)), int64(min(sizes[0], uint64(v.Budget.Held)))

@@ -275,7 +275,7 @@ func (a *archive) member(ctx context.Context, e *entry) (content.Outcome, error)
 	return content.Outcome{}, nil
 }
 
-// checksumFrom is the size up to which a stored member's checksum is compared.
+// checksumUpTo is the size up to which a stored member's checksum is compared.
 // The host has the digest of every byte; this is about what readers refuse.
 const checksumUpTo = 16 << 20
 
@@ -293,7 +293,7 @@ func (a *archive) plain(ctx context.Context, e *entry) (content.Outcome, error) 
 }
 
 func (a *archive) checksum(e *entry, sum uint32) {
-	if sum != e.crc {
+	if sum != e.crc && !e.noSum {
 		a.Found("archive.entry.checksum", where, e.header, e.String())
 	}
 }
