@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/cavra/cavra/schemas/predicate"
 	"github.com/cavra/cavra/sdk/coverage"
@@ -27,15 +28,20 @@ var errTimeout = errors.New("the time limit of one artifact is over")
 // scan has every scanner look at the target and merges what they say. An error
 // says that ctx has ended.
 func (n *Inspector) scan(ctx context.Context, target scanner.Target, out *Result) error {
+	size := target.Content.Size()
 	accounts := make([][]coverage.Range, 0, len(n.cfg.Scanners))
+	var gaps []predicate.Reason
 	for i, s := range n.cfg.Scanners {
 		report, err := n.scanOne(ctx, s, target)
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
 		program := s.Program()
-		account := out.settle(&report, err, program.Name, target.Content.Size(), n)
+		account, gap := out.settle(&report, err, program.Name, size, n.cfg.Timeout)
 		accounts = append(accounts, account)
+		if gap != "" {
+			gaps = append(gaps, gap)
+		}
 		out.Scanners = append(out.Scanners, program)
 		if i == 0 {
 			out.Sandbox = slices.Clone(s.Layers())
@@ -43,11 +49,11 @@ func (n *Inspector) scan(ctx context.Context, target scanner.Target, out *Result
 		out.Sandbox = slices.DeleteFunc(out.Sandbox, func(l predicate.Layer) bool { return !slices.Contains(s.Layers(), l) })
 		out.merge(&report)
 	}
-	account, err := coverage.Combine(accounts, target.Content.Size())
+	account, err := coverage.Combine(accounts, size)
 	if err != nil {
 		return fmt.Errorf("merge coverage: %w", err)
 	}
-	out.Coverage = account
+	out.Coverage = markGaps(account, gaps, size)
 	slices.SortFunc(out.Findings, finding.Compare)
 	out.Imports = once(out.Imports)
 	return nil
@@ -63,47 +69,53 @@ func (n *Inspector) scanOne(ctx context.Context, s Scanner, target scanner.Targe
 	return report, err
 }
 
-// settle turns a scanner's failure into a finding and a gap, and returns
-// its account of the artifact.
-func (r *Result) settle(report *scanner.Report, err error, name string, size int64, n *Inspector) []coverage.Range {
-	whole := func(why predicate.Reason) []coverage.Range {
-		return []coverage.Range{{Kind: predicate.Unread, End: size, Reason: why}}
+// markGaps keeps an artifact from counting as complete that a scanner gave up
+// on, even where another one covered all of it.
+func markGaps(account []coverage.Range, gaps []predicate.Reason, size int64) []coverage.Range {
+	for _, why := range gaps {
+		if !slices.ContainsFunc(account, func(r coverage.Range) bool { return r.Reason == why }) {
+			account = append(account, coverage.Range{Kind: predicate.Unread, Start: size, End: size, Reason: why})
+		}
 	}
-	claims, rest := report.Coverage, predicate.Unclaimed
+	return account
+}
+
+// settle turns a scanner's failure into a finding and a gap, and returns its
+// account of the artifact.
+func (r *Result) settle(report *scanner.Report, err error, name string, size int64, limit time.Duration) (account []coverage.Range, gap predicate.Reason) {
+	claims := report.Coverage
 	var failed *plugin.FailedError
 	var broke *plugin.ContractError
 	switch {
 	case err == nil:
 	case errors.Is(err, errTimeout):
-		r.note(report, ruleTimeout, fmt.Sprintf("%s did not finish within %s", name, n.cfg.Timeout))
-		return whole(predicate.LimitTime)
+		r.note(report, ruleTimeout, fmt.Sprintf("%s did not finish within %s", name, limit))
+		claims, gap = nil, predicate.LimitTime
 	case errors.As(err, &broke):
 		r.note(report, ruleContract, name+": "+err.Error())
-		return whole(predicate.ScannerFailed)
+		claims, gap = nil, predicate.ScannerFailed
 	case errors.As(err, &failed):
 		// It stands by what it said; only the rest is its failure.
 		r.note(report, ruleFailed, name+": "+err.Error())
-		rest = predicate.ScannerFailed
+		gap = predicate.ScannerFailed
 	default:
 		r.note(report, ruleFailed, name+": "+err.Error())
-		return whole(predicate.ScannerFailed)
+		claims, gap = nil, predicate.ScannerFailed
 	}
-	account, err := coverage.Account(claims, size)
+	account, err = coverage.Account(claims, size)
 	if err != nil {
 		// The host's side of the wire has checked it; a scanner that is none of
 		// its may still say anything.
 		r.note(report, ruleContract, name+": "+err.Error())
-		return whole(predicate.ScannerFailed)
+		gap = predicate.ScannerFailed
+		account = []coverage.Range{{Kind: predicate.Unread, End: size, Reason: predicate.Unclaimed}}
 	}
 	for i := range account {
-		if account[i].Reason == predicate.Unclaimed {
-			account[i].Reason = rest
+		if gap != "" && account[i].Reason == predicate.Unclaimed {
+			account[i].Reason = gap
 		}
 	}
-	if rest == predicate.ScannerFailed && coverage.Sum(account).Complete {
-		account = append(account, coverage.Range{Kind: predicate.Unread, Start: size, End: size, Reason: rest})
-	}
-	return account
+	return account, gap
 }
 
 // note adds a finding of the host's own. Bounds do not cut it.

@@ -1,0 +1,92 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// terminal opens a pseudo-terminal.
+func terminal(t *testing.T) (ours, theirs *os.File) {
+	t.Helper()
+	ours, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.IoctlSetPointerInt(int(ours.Fd()), unix.TIOCSPTLCK, 0); err != nil {
+		t.Fatal(err)
+	}
+	n, err := unix.IoctlGetInt(int(ours.Fd()), unix.TIOCGPTN)
+	if err != nil {
+		t.Fatal(err)
+	}
+	theirs, err = os.OpenFile("/dev/pts/"+strconv.Itoa(n), os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = ours.Close() })
+	return ours, theirs
+}
+
+// TestInterrupt sees the progress bar on a terminal, and what Ctrl-C does to a
+// scan that would never end.
+func TestInterrupt(t *testing.T) {
+	dir := t.TempDir()
+	plugins := filepath.Join(dir, "plugins")
+	if err := linkHostile(plugins); err != nil {
+		t.Fatal(err)
+	}
+	models := filepath.Join(dir, "models")
+	if err := os.Mkdir(models, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 3 {
+		if err := os.WriteFile(filepath.Join(models, strconv.Itoa(i)), []byte("HANG...."), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ours, theirs := terminal(t)
+	cmd := exec.Command(filepath.Join(bin, "cavra"), "scan", "--plugin-dir", plugins, "--format", "json", models)
+	var stdout bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, theirs
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	_ = theirs.Close()
+	var seen strings.Builder
+	buf := make([]byte, 4096)
+	var signalled time.Time
+	for {
+		n, err := ours.Read(buf)
+		seen.Write(buf[:n])
+		if signalled.IsZero() && strings.Contains(seen.String(), "0/3 files") {
+			signalled = time.Now()
+			if err := cmd.Process.Signal(os.Interrupt); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err != nil {
+			break
+		}
+	}
+	_ = cmd.Wait()
+	if got := cmd.ProcessState.ExitCode(); got != exitInterrupted {
+		t.Errorf("exit code %d, want %d", got, exitInterrupted)
+	}
+	if want := "interrupted after 0 of 3 files"; !strings.Contains(seen.String(), want) {
+		t.Errorf("no %q in %q", want, seen.String())
+	}
+	if stdout.Len() != 0 {
+		t.Errorf("a part of a report was written: %s", stdout.String())
+	}
+	if took := time.Since(signalled); took > 3*time.Second {
+		t.Errorf("Ctrl-C took %s", took)
+	}
+}
