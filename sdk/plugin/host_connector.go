@@ -7,6 +7,7 @@ import (
 	"io"
 	"iter"
 	"os"
+	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 
@@ -46,6 +47,8 @@ func (c *Connector) Describe() connector.Description { return c.description }
 // Process is the process that the connector runs in.
 func (c *Connector) Process() *Process { return c.process }
 
+var errRoot = errors.New("the root is not UTF-8, so that no plugin can be asked for it: name a folder above it")
+
 // List is the connector contract's. Its items are checked: each within bounds,
 // and in ascending order of path.
 func (c *Connector) List(ctx context.Context, root string) iter.Seq2[artifact.Item, error] {
@@ -53,6 +56,10 @@ func (c *Connector) List(ctx context.Context, root string) iter.Seq2[artifact.It
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
 		fail := func(err error) { yield(artifact.Item{}, fmt.Errorf("list: %w", err)) }
+		if !utf8.ValidString(root) {
+			fail(errRoot)
+			return
+		}
 		stream, err := c.rpc.List(ctx, &pb.ListRequest{Root: root})
 		if err != nil {
 			fail(c.process.fault(ctx, err))
@@ -98,6 +105,9 @@ func follows(last, item artifact.Item) error {
 // ends, whichever is first, when its bytes come over the connection; a
 // descriptor needs nobody.
 func (c *Connector) Open(ctx context.Context, root, key string) (artifact.Reader, error) {
+	if !utf8.ValidString(root) || !utf8.ValidString(key) {
+		return nil, fmt.Errorf("open: %w", errRoot)
+	}
 	o, err := c.rpc.Open(ctx, &pb.OpenRequest{Root: root, Key: key})
 	if err != nil {
 		return nil, fmt.Errorf("open: %w", c.process.fault(ctx, err))

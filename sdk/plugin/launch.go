@@ -62,7 +62,8 @@ type Process struct {
 	handles atomic.Uint64
 	closing sync.Once
 	closed  chan struct{}
-	done    chan struct{}
+	// done is closed when watch has ended; nil when the start failed.
+	done chan struct{}
 }
 
 // Launch starts the program and connects to it. ctx bounds the start and not
@@ -93,7 +94,7 @@ func Launch(ctx context.Context, cfg Config) (*Process, error) {
 	if err != nil {
 		return nil, fmt.Errorf("launch plugin: %w", err)
 	}
-	p := &Process{cfg: cfg, digest: digest, fds: fds, tail: safeio.NewTail(stderrTail), closed: make(chan struct{}), done: make(chan struct{})}
+	p := &Process{cfg: cfg, digest: digest, fds: fds, tail: safeio.NewTail(stderrTail), closed: make(chan struct{})}
 	if err := p.start(ctx, program, theirs); err != nil {
 		return nil, fmt.Errorf("launch plugin %s: %w", cfg.Path, errors.Join(err, p.Close()))
 	}
@@ -127,6 +128,7 @@ func (p *Process) start(ctx context.Context, program, socket *os.File) error {
 		}
 		return fmt.Errorf("shake hands: %s", words(err.Error()))
 	}
+	p.done = make(chan struct{})
 	go p.watch()
 	return nil
 }
@@ -226,7 +228,7 @@ func (p *Process) Close() error {
 		if p.client != nil {
 			p.client.Kill()
 		}
-		if p.conn != nil {
+		if p.done != nil {
 			<-p.done
 		}
 		err = errors.Join(err, p.fds.close())
