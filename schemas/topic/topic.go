@@ -21,7 +21,6 @@ const MaxMessage = 1_000_000
 // The headers' names.
 const (
 	HeaderContentType = "content-type"
-	HeaderType        = "cavra-type"
 	HeaderDigest      = "cavra-digest"
 )
 
@@ -35,12 +34,10 @@ func Key(tenant, agent string) []byte { return []byte(tenant + "/" + agent) }
 // Header is a Kafka message header.
 type Header struct{ Key, Value string }
 
-// Headers are those of a message that carries an envelope of p with the
-// statement digest d.
-func Headers(p predicate.Predicate, d predicate.Digest) []Header {
+// Headers are those of a message that carries the envelope of the statement d.
+func Headers(d predicate.Digest) []Header {
 	return []Header{
 		{HeaderContentType, ContentType},
-		{HeaderType, predicate.Short(p.PredicateType())},
 		{HeaderDigest, string(d)},
 	}
 }

@@ -1,0 +1,131 @@
+// Package config is the agent's configuration: typed, with defaults, and
+// strict, so that a typo is an error and never turns a control off.
+package config
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"runtime"
+	"time"
+
+	"github.com/cavra/cavra/schemas/predicate"
+	"github.com/cavra/cavra/sdk/settings"
+)
+
+// File is the configuration's name in an agent's folder.
+const File = "agent.yaml"
+
+// Config is everything that an installation decides.
+type Config struct {
+	// Scopes are what the agent looks after.
+	Scopes []Scope `yaml:"scopes"`
+	// Interval is the time from the start of a round to the next one's.
+	Interval Duration `yaml:"interval"`
+	// Heartbeat is the time between two signs of life.
+	Heartbeat Duration `yaml:"heartbeat"`
+	// Inventory is how often what stands is told even when nothing changed.
+	Inventory Duration `yaml:"inventory"`
+	// Jobs is how many artifacts are inspected at a time.
+	Jobs int `yaml:"jobs"`
+	// Privacy is what names may travel in the clear: strict or names.
+	Privacy predicate.Privacy `yaml:"privacy"`
+	Spool   Spool             `yaml:"spool"`
+	// PluginDir is where the plugins are; empty looks beside the program.
+	PluginDir string `yaml:"plugin_dir"`
+}
+
+// Scope is a registry, from a root on.
+type Scope struct {
+	// Connector is the registry's kind; "fs" is the machine's own files.
+	Connector string `yaml:"connector"`
+	Root      string `yaml:"root"`
+}
+
+// Spool bounds what waits for the broker.
+type Spool struct {
+	MaxBytes int64 `yaml:"max_bytes"`
+}
+
+// Duration is a time span, written as in Go: "90s", "5m", "24h".
+type Duration time.Duration
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (d *Duration) UnmarshalText(b []byte) error {
+	v, err := time.ParseDuration(string(b))
+	if err != nil {
+		return fmt.Errorf("%q is no time span: write it as 90s, 5m or 24h", b)
+	}
+	*d = Duration(v)
+	return nil
+}
+
+// MarshalText implements encoding.TextMarshaler.
+func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
+
+// The bounds.
+const (
+	minSpool    = 16 << 20
+	maxJobs     = 256
+	minInterval = Duration(time.Second)
+)
+
+// Default returns the settings of an installation that says nothing.
+func Default() Config {
+	return Config{
+		Scopes:   []Scope{},
+		Interval: Duration(5 * time.Minute), Heartbeat: Duration(5 * time.Minute), Inventory: Duration(24 * time.Hour),
+		Jobs: runtime.NumCPU(), Privacy: predicate.Strict, Spool: Spool{MaxBytes: 1 << 30},
+	}
+}
+
+// Load reads the configuration of an agent's folder.
+func Load(dir string) (Config, error) {
+	c := Default()
+	name := filepath.Join(dir, File)
+	if err := settings.ReadFile(name, &c); err != nil {
+		return Config{}, err
+	}
+	if err := c.Validate(); err != nil {
+		return Config{}, fmt.Errorf("configuration %s: %w", name, err)
+	}
+	return c, nil
+}
+
+// Validate reports every setting that cannot work.
+func (c Config) Validate() error {
+	var errs []error
+	if len(c.Scopes) == 0 {
+		errs = append(errs, errors.New("scopes: name at least one, as {connector: fs, root: /models}"))
+	}
+	for i, s := range c.Scopes {
+		if err := predicate.ValidateID(s.Connector); err != nil {
+			errs = append(errs, fmt.Errorf("scopes[%d].connector: %w", i, err))
+		}
+		if s.Root == "" || s.Connector == "fs" && !filepath.IsAbs(s.Root) {
+			errs = append(errs, fmt.Errorf("scopes[%d].root: %q: want an absolute path", i, s.Root))
+		}
+	}
+	for name, d := range map[string]Duration{"interval": c.Interval, "heartbeat": c.Heartbeat, "inventory": c.Inventory} {
+		if d < minInterval {
+			errs = append(errs, fmt.Errorf("%s: %s is shorter than a second", name, time.Duration(d)))
+		}
+	}
+	if c.Jobs < 1 || c.Jobs > maxJobs {
+		errs = append(errs, fmt.Errorf("jobs: %d is not within 1 and %d", c.Jobs, maxJobs))
+	}
+	if err := c.Privacy.Validate(); err != nil {
+		errs = append(errs, err)
+	}
+	if c.Spool.MaxBytes < minSpool {
+		errs = append(errs, fmt.Errorf("spool.max_bytes: %d is less than %d", c.Spool.MaxBytes, minSpool))
+	}
+	return errors.Join(errs...)
+}
+
+// LogValue shows the settings; there is no secret among them.
+func (c Config) LogValue() slog.Value {
+	return slog.GroupValue(slog.Int("scopes", len(c.Scopes)), slog.String("privacy", string(c.Privacy)),
+		slog.Duration("interval", time.Duration(c.Interval)), slog.Int("jobs", c.Jobs))
+}

@@ -1,0 +1,257 @@
+// Package enrol gets an agent its identity: a key that is made here and never
+// leaves, and, for a one-time join token, the tenant, the agent's identifier,
+// the epoch, and the way to its topic.
+package enrol
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"time"
+
+	"connectrpc.com/connect"
+
+	enrolv1 "github.com/cavra/cavra/schemas/gen/cavra/enrol/v1"
+	"github.com/cavra/cavra/schemas/gen/cavra/enrol/v1/enrolv1connect"
+	"github.com/cavra/cavra/schemas/predicate"
+	"github.com/cavra/cavra/sdk/diskio"
+	"github.com/cavra/cavra/sdk/identity"
+
+	"github.com/cavra/cavra/agent/internal/publish"
+)
+
+// The files of an agent's folder that are secret.
+const (
+	IdentityFile = "identity.json"
+	NameKeyFile  = "names.key"
+	keyPattern   = "key-%s.pem"
+
+	nameKeyBytes = 32
+	proofPrefix  = "cavra-enrol-v1\n"
+	timeout      = 30 * time.Second
+	maxAnswer    = 1 << 20
+)
+
+// Identity is what an enrolment gave.
+type Identity struct {
+	Tenant     string               `json:"tenant"`
+	Agent      string               `json:"agent"`
+	Epoch      uint64               `json:"epoch"`
+	EpochCause predicate.EpochCause `json:"epoch_cause"`
+	KeyID      predicate.Digest     `json:"key_id"`
+	// KeyFile is the private key's file, in the same folder.
+	KeyFile string         `json:"key_file"`
+	Server  string         `json:"server"`
+	Kafka   publish.Access `json:"kafka"`
+}
+
+// LogValue shows who it is and no secret.
+func (i Identity) LogValue() slog.Value {
+	return slog.GroupValue(slog.String("tenant", i.Tenant), slog.String("agent", i.Agent), slog.Uint64("epoch", i.Epoch), slog.Any("kafka", i.Kafka))
+}
+
+// ErrEnrolled says that the folder holds an identity already.
+var ErrEnrolled = errors.New("this folder is enrolled already; with a join token made for this agent, --reenroll opens a new epoch")
+
+// ErrNotEnrolled says that the folder holds no identity.
+var ErrNotEnrolled = errors.New("this folder is not enrolled: run `cavra agent enroll` first")
+
+// Request is an enrolment.
+type Request struct {
+	Dir       string
+	Server    string
+	JoinToken string
+	// CAFile is the server's certificate authority; empty for the system's.
+	CAFile   string
+	Reenroll bool
+	Version  string
+}
+
+// Enrol makes a key, exchanges the token, and writes the identity. The key is
+// on the disk before the request is made, so that a lost answer costs a token
+// and nothing else.
+func Enrol(ctx context.Context, r Request) (Identity, error) {
+	_, err := Load(r.Dir)
+	switch {
+	case err == nil && !r.Reenroll:
+		return Identity{}, ErrEnrolled
+	case err != nil && !errors.Is(err, ErrNotEnrolled):
+		return Identity{}, err
+	case err != nil && r.Reenroll:
+		return Identity{}, fmt.Errorf("enrol anew: %w", err)
+	}
+	if err := diskio.MakeDir(diskio.OS{}, r.Dir, 0o700); err != nil {
+		return Identity{}, fmt.Errorf("enrol: %w", err)
+	}
+	key, err := identity.Generate(predicate.Ed25519)
+	if err != nil {
+		return Identity{}, fmt.Errorf("enrol: %w", err)
+	}
+	keyFile := fmt.Sprintf(keyPattern, key.Public().ID().Hex()[:16])
+	pem, err := key.MarshalPEM()
+	if err != nil {
+		return Identity{}, fmt.Errorf("enrol: %w", err)
+	}
+	if err := diskio.WriteFile(diskio.OS{}, filepath.Join(r.Dir, keyFile), pem, 0o600); err != nil {
+		return Identity{}, fmt.Errorf("enrol: %w", err)
+	}
+	answer, err := exchange(ctx, r, key)
+	if err != nil {
+		return Identity{}, err
+	}
+	if err := ensureNameKey(r.Dir); err != nil {
+		return Identity{}, err
+	}
+	id := identityOf(answer, key, keyFile, r.Server)
+	b, err := json.MarshalIndent(id, "", "  ")
+	if err != nil {
+		return Identity{}, fmt.Errorf("enrol: %w", err)
+	}
+	if err := diskio.WriteFile(diskio.OS{}, filepath.Join(r.Dir, IdentityFile), append(b, '\n'), 0o600); err != nil {
+		return Identity{}, fmt.Errorf("enrol: %w", err)
+	}
+	return id, id.validate()
+}
+
+func identityOf(a *enrolv1.EnrolResponse, key *identity.Key, keyFile, server string) Identity {
+	k := a.GetKafka()
+	return Identity{
+		Tenant: a.GetTenant(), Agent: a.GetAgent(), Epoch: a.GetEpoch(), EpochCause: predicate.EpochCause(a.GetEpochCause()),
+		KeyID: key.Public().ID(), KeyFile: keyFile, Server: server,
+		Kafka: publish.Access{
+			Brokers: k.GetBrokers(), Topic: k.GetTopic(), Mechanism: k.GetMechanism(), Username: k.GetUsername(),
+			Password: k.GetPassword(), TLS: k.GetTls(), CA: k.GetCaPem(),
+		},
+	}
+}
+
+func (i Identity) validate() error {
+	if err := errors.Join(predicate.ValidateID(i.Tenant), predicate.ValidateID(i.Agent), i.KeyID.Validate()); err != nil || i.Epoch == 0 {
+		return fmt.Errorf("the identity is not whole: %w", err)
+	}
+	return nil
+}
+
+// exchange trades the token and the public key for an identity.
+func exchange(ctx context.Context, r Request, key *identity.Key) (*enrolv1.EnrolResponse, error) {
+	client, err := httpClient(r)
+	if err != nil {
+		return nil, err
+	}
+	der, err := key.Public().DER()
+	if err != nil {
+		return nil, fmt.Errorf("enrol: %w", err)
+	}
+	proof, err := key.Sign([]byte(proofPrefix + r.JoinToken))
+	if err != nil {
+		return nil, fmt.Errorf("enrol: %w", err)
+	}
+	service := enrolv1connect.NewEnrolmentServiceClient(client, r.Server, connect.WithReadMaxBytes(maxAnswer))
+	answer, err := service.Enrol(ctx, connect.NewRequest(&enrolv1.EnrolRequest{
+		JoinToken: r.JoinToken, PublicKey: der, Algorithm: string(key.Public().Algorithm), Proof: proof, AgentVersion: r.Version,
+	}))
+	var refused *connect.Error
+	switch {
+	case err == nil:
+		return answer.Msg, nil
+	case errors.As(err, &refused) && refused.Code() != connect.CodeUnavailable && refused.Code() != connect.CodeUnknown:
+		return nil, fmt.Errorf("enrol: the aggregator refuses: %s", refused.Message())
+	}
+	return nil, fmt.Errorf("enrol: reach %s: %w (is the aggregator running, and is --server right?)", r.Server, err)
+}
+
+func httpClient(r Request) (*http.Client, error) {
+	u, err := url.Parse(r.Server)
+	if err != nil || u.Host == "" {
+		return nil, fmt.Errorf("enrol: --server %q: want https://host:port", r.Server)
+	}
+	if u.Scheme != "https" && (u.Scheme != "http" || !loopback(u.Hostname())) {
+		return nil, fmt.Errorf("enrol: --server %q: the join token would travel in the clear; plain http is for this machine alone", r.Server)
+	}
+	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12}, ForceAttemptHTTP2: true}
+	if r.CAFile != "" {
+		pem, err := os.ReadFile(r.CAFile)
+		if err != nil {
+			return nil, fmt.Errorf("enrol: read certificate authority: %w", err)
+		}
+		transport.TLSClientConfig.RootCAs = x509.NewCertPool()
+		if !transport.TLSClientConfig.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("enrol: %s holds no certificate", r.CAFile)
+		}
+	}
+	return &http.Client{Transport: transport, Timeout: timeout}, nil
+}
+
+func loopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+// ensureNameKey makes the key that hides names, unless there is one: a customer
+// puts the same one into every agent's folder, so that names can be compared.
+func ensureNameKey(dir string) error {
+	name := filepath.Join(dir, NameKeyFile)
+	if _, err := os.Stat(name); !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	key := make([]byte, nameKeyBytes)
+	if _, err := rand.Read(key); err != nil {
+		return fmt.Errorf("make name key: %w", err)
+	}
+	return diskio.WriteFile(diskio.OS{}, name, key, 0o600)
+}
+
+// Loaded is an identity with its secrets.
+type Loaded struct {
+	Identity
+	Key     *identity.Key
+	NameKey []byte
+}
+
+// Load reads the identity of a folder.
+func Load(dir string) (Loaded, error) {
+	b, err := os.ReadFile(filepath.Join(dir, IdentityFile))
+	if errors.Is(err, os.ErrNotExist) {
+		return Loaded{}, fmt.Errorf("%s: %w", dir, ErrNotEnrolled)
+	}
+	var l Loaded
+	if err == nil {
+		err = json.Unmarshal(b, &l.Identity)
+	}
+	if err == nil {
+		err = l.validate()
+	}
+	if err != nil {
+		return Loaded{}, fmt.Errorf("read identity in %s: %w", dir, err)
+	}
+	if filepath.Base(l.KeyFile) != l.KeyFile {
+		return Loaded{}, fmt.Errorf("read identity in %s: the key's file %q is not in the folder", dir, l.KeyFile)
+	}
+	pem, err := os.ReadFile(filepath.Join(dir, l.KeyFile))
+	if err != nil {
+		return Loaded{}, fmt.Errorf("read key: %w", err)
+	}
+	if l.Key, err = identity.ParsePEM(pem); err != nil {
+		return Loaded{}, fmt.Errorf("read key %s: %w", l.KeyFile, err)
+	}
+	if l.Key.Public().ID() != l.KeyID {
+		return Loaded{}, fmt.Errorf("read key %s: it is not the key that was enrolled", l.KeyFile)
+	}
+	if l.NameKey, err = os.ReadFile(filepath.Join(dir, NameKeyFile)); err != nil {
+		return Loaded{}, fmt.Errorf("read name key: %w", err)
+	}
+	if len(l.NameKey) < nameKeyBytes {
+		return Loaded{}, fmt.Errorf("read name key: %d bytes, at least %d", len(l.NameKey), nameKeyBytes)
+	}
+	return l, nil
+}
