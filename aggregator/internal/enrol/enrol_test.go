@@ -1,0 +1,269 @@
+package enrol
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/cavra/cavra/aggregator/internal/access"
+	"github.com/cavra/cavra/aggregator/internal/control"
+	enrolv1 "github.com/cavra/cavra/schemas/gen/cavra/enrol/v1"
+	"github.com/cavra/cavra/schemas/gen/cavra/enrol/v1/enrolv1connect"
+	"github.com/cavra/cavra/schemas/predicate"
+	"github.com/cavra/cavra/sdk/identity"
+)
+
+// broker remembers who may log in, as a cluster would, or fails.
+type broker struct {
+	mu        sync.Mutex
+	passwords map[string]string
+	err       error
+}
+
+func (b *broker) EnsureAgent(_ context.Context, username, password string) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.err == nil {
+		b.passwords[username] = password
+	}
+	return b.err
+}
+
+type world struct {
+	store  *control.Store
+	broker *broker
+	client enrolv1connect.EnrolmentServiceClient
+	url    string
+	gate   *access.Gate
+}
+
+func newWorld(t *testing.T) world {
+	t.Helper()
+	store, err := control.Open(t.Context(), control.Config{Path: filepath.Join(t.TempDir(), "control.db")})
+	must(t, err)
+	t.Cleanup(func() { must(t, store.Close()) })
+	must(t, store.CreateTenant(t.Context(), "acme", "Acme"))
+	gate, err := access.New(access.Config{Store: store})
+	must(t, err)
+	b := &broker{passwords: map[string]string{}}
+	s, err := New(Config{
+		Store: store, Kafka: b, Log: slog.New(slog.DiscardHandler),
+		Cluster: Cluster{Brokers: []string{"broker.example:9092"}, Topic: "cavra.statements.v1", TLS: true, CAPEM: "pem"},
+	})
+	must(t, err)
+	mux := http.NewServeMux()
+	mux.Handle(s.Handler())
+	server := httptest.NewServer(mux)
+	t.Cleanup(server.Close)
+	return world{store, b, enrolv1connect.NewEnrolmentServiceClient(server.Client(), server.URL), server.URL, gate}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (w world) token(t *testing.T, agent string) string {
+	t.Helper()
+	by := access.Principal{Tenant: "acme", Name: "test", Scopes: []access.Scope{access.AgentsEnrol}}
+	secret, err := w.gate.CreateJoinToken(t.Context(), by, agent, "gpu box", time.Now().Add(time.Hour))
+	must(t, err)
+	return secret
+}
+
+func request(t *testing.T, token string, alg predicate.Algorithm) *enrolv1.EnrolRequest {
+	t.Helper()
+	key, err := identity.Generate(alg)
+	must(t, err)
+	der, err := key.Public().DER()
+	must(t, err)
+	proof, err := key.Sign(Proof(token))
+	must(t, err)
+	return &enrolv1.EnrolRequest{JoinToken: token, PublicKey: der, Algorithm: string(alg), Proof: proof, AgentVersion: "0.1.0"}
+}
+
+func (w world) enrol(t *testing.T, r *enrolv1.EnrolRequest) (*enrolv1.EnrolResponse, error) {
+	t.Helper()
+	res, err := w.client.Enrol(t.Context(), connect.NewRequest(r))
+	if err != nil {
+		return nil, err
+	}
+	return res.Msg, nil
+}
+
+func TestEnrol(t *testing.T) {
+	for _, alg := range []predicate.Algorithm{predicate.Ed25519, predicate.ECDSAP256} {
+		t.Run(string(alg), func(t *testing.T) {
+			w := newWorld(t)
+			req := request(t, w.token(t, ""), alg)
+			got, err := w.enrol(t, req)
+			must(t, err)
+			username := "agent-acme-" + got.GetAgent()
+			want := &enrolv1.EnrolResponse{
+				Tenant: "acme", Agent: got.GetAgent(), Epoch: 1, EpochCause: "enrolled",
+				Kafka: &enrolv1.KafkaAccess{
+					Brokers: []string{"broker.example:9092"}, Topic: "cavra.statements.v1", Mechanism: "scram-sha-256",
+					Username: username, Password: w.broker.passwords[username], CaPem: "pem", Tls: true,
+				},
+			}
+			unexported := cmpopts.IgnoreUnexported(enrolv1.EnrolResponse{}, enrolv1.KafkaAccess{})
+			if diff := cmp.Diff(want, got, unexported); diff != "" {
+				t.Errorf("answer (-want +got):\n%s", diff)
+			}
+			if !regexp.MustCompile(`^[a-z0-9]{16}$`).MatchString(got.GetAgent()) || len(got.GetKafka().GetPassword()) != 43 {
+				t.Errorf("agent %q, password of %d characters", got.GetAgent(), len(got.GetKafka().GetPassword()))
+			}
+
+			again, err := w.enrol(t, req)
+			must(t, err)
+			if again.GetKafka().GetPassword() != w.broker.passwords[username] || again.GetKafka().GetPassword() == got.GetKafka().GetPassword() {
+				t.Error("the second answer does not hold the password that was set last")
+			}
+			if diff := cmp.Diff(got, again, unexported, cmpopts.IgnoreFields(enrolv1.KafkaAccess{}, "Password")); diff != "" {
+				t.Errorf("second answer (-first +second):\n%s", diff)
+			}
+
+			re, err := w.enrol(t, request(t, w.token(t, got.GetAgent()), alg))
+			must(t, err)
+			if re.GetAgent() != got.GetAgent() || re.GetEpoch() != 2 || re.GetEpochCause() != "reenrolled" {
+				t.Errorf("enrolled anew: %v", re)
+			}
+		})
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	w := newWorld(t)
+	used := w.token(t, "")
+	known := request(t, used, predicate.Ed25519)
+	if _, err := w.enrol(t, known); err != nil {
+		t.Fatal(err)
+	}
+	never, _ := access.Generate(access.KindJoin)
+	api, _ := access.Generate(access.KindAPI)
+	fresh := w.token(t, "")
+	knownAgain := request(t, fresh, predicate.Ed25519)
+	change := func(f func(*enrolv1.EnrolRequest)) *enrolv1.EnrolRequest {
+		r := request(t, fresh, predicate.Ed25519)
+		f(r)
+		return r
+	}
+	tests := map[string]struct {
+		request *enrolv1.EnrolRequest
+		code    connect.Code
+		says    string
+	}{
+		"no token":              {change(func(r *enrolv1.EnrolRequest) { r.JoinToken = "" }), connect.CodeInvalidArgument, "copy it again"},
+		"mistyped token":        {change(func(r *enrolv1.EnrolRequest) { r.JoinToken = r.JoinToken[:30] + "x" + r.JoinToken[31:] }), connect.CodeInvalidArgument, "copy it again"},
+		"another kind":          {request(t, api, predicate.Ed25519), connect.CodeInvalidArgument, "copy it again"},
+		"no version":            {change(func(r *enrolv1.EnrolRequest) { r.AgentVersion = "" }), connect.CodeInvalidArgument, "agent_version"},
+		"no key":                {change(func(r *enrolv1.EnrolRequest) { r.PublicKey = nil }), connect.CodeInvalidArgument, "public_key"},
+		"another algorithm":     {change(func(r *enrolv1.EnrolRequest) { r.Algorithm = string(predicate.ECDSAP256) }), connect.CodeInvalidArgument, "public_key"},
+		"unknown algorithm":     {change(func(r *enrolv1.EnrolRequest) { r.Algorithm = "none" }), connect.CodeInvalidArgument, "public_key"},
+		"no proof":              {change(func(r *enrolv1.EnrolRequest) { r.Proof = nil }), connect.CodeInvalidArgument, "proof"},
+		"another key's proof":   {change(func(r *enrolv1.EnrolRequest) { r.Proof = request(t, fresh, predicate.Ed25519).Proof }), connect.CodeInvalidArgument, "proof"},
+		"another token's proof": {change(func(r *enrolv1.EnrolRequest) { r.JoinToken = never }), connect.CodeInvalidArgument, "proof"},
+		"unknown token":         {request(t, never, predicate.Ed25519), connect.CodeUnauthenticated, "ask an administrator"},
+		"used token":            {request(t, used, predicate.Ed25519), connect.CodeUnauthenticated, "ask an administrator"},
+	}
+	var texts []string
+	for name, tc := range tests {
+		_, err := w.enrol(t, tc.request)
+		var ce *connect.Error
+		if !errors.As(err, &ce) || ce.Code() != tc.code || !strings.Contains(ce.Message(), tc.says) {
+			t.Errorf("%s: %v, want %s saying %q", name, err, tc.code, tc.says)
+			continue
+		}
+		if tc.code == connect.CodeUnauthenticated {
+			texts = append(texts, ce.Message())
+		}
+	}
+	if len(texts) != 2 || texts[0] != texts[1] {
+		t.Errorf("an unknown and a used token can be told apart: %q", texts)
+	}
+	if _, err := w.enrol(t, knownAgain); err != nil {
+		t.Errorf("the token is still good after refusals: %v", err)
+	}
+}
+
+func TestKnownKey(t *testing.T) {
+	w := newWorld(t)
+	key, err := identity.Generate(predicate.Ed25519)
+	must(t, err)
+	der, err := key.Public().DER()
+	must(t, err)
+	for i, want := range []connect.Code{0, connect.CodeAlreadyExists} {
+		token := w.token(t, "")
+		proof, err := key.Sign(Proof(token))
+		must(t, err)
+		_, err = w.enrol(t, &enrolv1.EnrolRequest{JoinToken: token, PublicKey: der, Algorithm: "ed25519", Proof: proof, AgentVersion: "0.1.0"})
+		if (want == 0) != (err == nil) || err != nil && connect.CodeOf(err) != want {
+			t.Errorf("enrolment %d with one key: %v, want code %d", i+1, err, want)
+		}
+	}
+}
+
+// Kafka is away when an agent enrols: the same request succeeds when it is back.
+func TestKafkaAway(t *testing.T) {
+	w := newWorld(t)
+	req := request(t, w.token(t, ""), predicate.Ed25519)
+	w.broker.err = errors.New("no broker at 10.0.0.7")
+	_, err := w.enrol(t, req)
+	if connect.CodeOf(err) != connect.CodeUnavailable || strings.Contains(err.Error(), "10.0.0.7") || !strings.Contains(err.Error(), "try again") {
+		t.Errorf("without Kafka: %v", err)
+	}
+	w.broker.err = nil
+	got, err := w.enrol(t, req)
+	must(t, err)
+	if got.GetEpoch() != 1 || got.GetKafka().GetPassword() == "" {
+		t.Errorf("with Kafka back: %v", got)
+	}
+}
+
+func TestRequestBounds(t *testing.T) {
+	w := newWorld(t)
+	var bomb bytes.Buffer
+	z := gzip.NewWriter(&bomb)
+	_, err := io.Copy(z, strings.NewReader(strings.Repeat(" ", 1<<22)))
+	must(t, errors.Join(err, z.Close()))
+	for name, tc := range map[string]struct {
+		body     []byte
+		encoding string
+		want     int
+	}{
+		"too long":   {bytes.Repeat([]byte(" "), MaxRequest+1), "", http.StatusTooManyRequests},
+		"compressed": {bomb.Bytes(), "gzip", http.StatusNotImplemented},
+		"no JSON":    {[]byte("{"), "", http.StatusBadRequest},
+	} {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, w.url+enrolv1connect.EnrolmentServiceEnrolProcedure, bytes.NewReader(tc.body))
+		must(t, err)
+		r.Header.Set("Content-Type", "application/json")
+		if tc.encoding != "" {
+			r.Header.Set("Content-Encoding", tc.encoding)
+		}
+		res, err := http.DefaultClient.Do(r)
+		must(t, err)
+		text, err := io.ReadAll(io.LimitReader(res.Body, 1<<16))
+		must(t, errors.Join(err, res.Body.Close()))
+		if res.StatusCode != tc.want {
+			t.Errorf("%s: status %d %s, want %d", name, res.StatusCode, text, tc.want)
+		}
+	}
+}
