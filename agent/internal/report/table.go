@@ -19,8 +19,11 @@ const (
 	maxRows     = 200
 	maxReasons  = 6
 	maxAdvice   = 8
-	minWidth    = 60
+	// minWidth is the narrowest that the table still fits; fixedWidth is what
+	// all but the file and the reasons take of it.
+	minWidth    = 72
 	fixedWidth  = 38
+	maxFormat   = 14
 	maxNameRune = 400
 )
 
@@ -87,7 +90,7 @@ func writeRows(b *strings.Builder, bad []schema.Artifact, o TableOptions) {
 	style.Format.Header = text.FormatUpper
 	t.SetStyle(style)
 	room := max(o.Width, minWidth) - fixedWidth
-	name := max(20, room*2/5)
+	name := room * 2 / 5
 	t.SetColumnConfigs([]table.ColumnConfig{
 		{Number: 1}, {Number: 2, Align: text.AlignRight},
 		{Number: 3, WidthMax: name, WidthMaxEnforcer: text.WrapHard},
@@ -96,7 +99,7 @@ func writeRows(b *strings.Builder, bad []schema.Artifact, o TableOptions) {
 	})
 	t.AppendHeader(table.Row{"verdict", "score", "file", "format", "why"})
 	for _, a := range bad[:min(len(bad), maxRows)] {
-		t.AppendRow(table.Row{paint(a.Verdict, o.Color), a.Score, clip(Printable(a.Path), maxNameRune), a.Format, wrap(why(a), max(20, room-name))})
+		t.AppendRow(table.Row{paint(a.Verdict, o.Color), a.Score, clip(Printable(a.Path), maxNameRune), clip(a.Format, maxFormat), wrap(why(a), room-name)})
 	}
 	for line := range strings.Lines(t.Render()) {
 		b.WriteString(strings.TrimRight(line, " \n") + "\n")
@@ -108,7 +111,7 @@ func writeRows(b *strings.Builder, bad []schema.Artifact, o TableOptions) {
 func wrap(lines []string, width int) string {
 	var out []string
 	for _, l := range lines {
-		for i, part := range strings.Split(text.WrapSoft(l, width), "\n") {
+		for i, part := range strings.Split(text.WrapSoft(l, width-2), "\n") {
 			if i > 0 {
 				part = "  " + part
 			}
