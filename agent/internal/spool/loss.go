@@ -1,0 +1,148 @@
+package spool
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/cavra/cavra/schemas/predicate"
+	"github.com/cavra/cavra/sdk/diskio"
+)
+
+// A loss is a file that holds the damaged bytes, if there are any, and whose
+// name says what is lost: epoch, first lost sequence, number of frames. Once
+// the gap statement is durable, the name ends in toldSuffix.
+const (
+	asideSuffix = ".corrupt"
+	toldSuffix  = ".corrupt.told"
+	// maxTold is how many told losses are kept.
+	maxTold = 16
+)
+
+type loss struct {
+	epoch, sequence, frames uint64
+	bytes                   int64
+	name                    string
+}
+
+func (l loss) stem() string { return fmt.Sprintf("%012d-%016d-", l.epoch, l.sequence) }
+
+// putAside notes a loss durably, unless it is known.
+func (s *Spool) putAside(l loss, damaged io.Reader) error {
+	all, err := s.losses()
+	if err != nil {
+		return err
+	}
+	for _, known := range all {
+		if known.stem() == l.stem() && damaged == nil {
+			return nil
+		}
+	}
+	name := fmt.Sprintf("%s%d%s", l.stem(), l.frames, asideSuffix)
+	return diskio.Replace(s.cfg.FS, s.path(name), 0o600, func(w io.Writer) error {
+		if damaged == nil {
+			return nil
+		}
+		_, err := io.Copy(w, damaged)
+		return err
+	})
+}
+
+// losses lists what was put aside, oldest first.
+func (s *Spool) losses() ([]loss, error) {
+	entries, err := os.ReadDir(s.cfg.Dir)
+	if err != nil {
+		return nil, err
+	}
+	var out []loss
+	for _, e := range entries {
+		stem := strings.TrimSuffix(strings.TrimSuffix(e.Name(), toldSuffix), asideSuffix)
+		if stem == e.Name() {
+			continue
+		}
+		l := loss{name: e.Name()}
+		if _, err := fmt.Sscanf(stem, "%d-%d-%d", &l.epoch, &l.sequence, &l.frames); err != nil {
+			return nil, fmt.Errorf("file %s is no part of a spool: move it away", e.Name())
+		}
+		info, err := e.Info()
+		if err != nil {
+			return nil, err
+		}
+		l.bytes = info.Size()
+		out = append(out, l)
+	}
+	slices.SortFunc(out, func(a, b loss) int { return strings.Compare(a.name, b.name) })
+	return out, nil
+}
+
+// noteAside counts what the losses take, and deletes old ones that are told and
+// lie before everything that is still here.
+func (s *Spool) noteAside() error {
+	all, err := s.losses()
+	if err != nil {
+		return err
+	}
+	told := slices.DeleteFunc(slices.Clone(all), func(l loss) bool {
+		return !strings.HasSuffix(l.name, toldSuffix) || !(Place{l.epoch, l.sequence}).Before(Place{s.segments[0].epoch, s.segments[0].first})
+	})
+	s.aside = 0
+	for _, l := range all {
+		old := len(told) > maxTold && slices.Contains(told[:len(told)-maxTold], l)
+		// What is kept for people must not starve what is to be sent.
+		if old || s.aside+l.bytes > s.cfg.MaxBytes/4 {
+			if err := s.shrink(l, old); err != nil {
+				return err
+			}
+			continue
+		}
+		s.aside += l.bytes
+	}
+	return nil
+}
+
+// shrink frees a loss's bytes; the name alone still says what was lost.
+func (s *Spool) shrink(l loss, whole bool) error {
+	if whole {
+		return diskio.Remove(s.cfg.FS, s.path(l.name))
+	}
+	if !strings.HasSuffix(l.name, toldSuffix) {
+		s.aside += l.bytes
+		return nil
+	}
+	return diskio.WriteFile(s.cfg.FS, s.path(l.name), nil, 0o600)
+}
+
+// ReportLoss appends a gap statement for each loss that has none yet, and
+// returns how many there were. The epoch must have begun.
+func (s *Spool) ReportLoss(ctx context.Context) (int, error) {
+	if !s.Begun() {
+		return 0, ErrNotBegun
+	}
+	all, err := s.losses()
+	if err != nil {
+		return 0, fmt.Errorf("report loss: %w", err)
+	}
+	told := 0
+	for _, l := range all {
+		if strings.HasSuffix(l.name, toldSuffix) {
+			continue
+		}
+		cause := predicate.SpoolCorrupt
+		if l.bytes == 0 {
+			cause = predicate.SpoolLost
+		}
+		_, err := s.Append(ctx, &predicate.Gap{Cause: cause, Frames: l.frames, Bytes: uint64(l.bytes)})
+		if err == nil {
+			err = diskio.Rename(s.cfg.FS, s.path(l.name), s.path(strings.TrimSuffix(l.name, asideSuffix)+toldSuffix))
+		}
+		if err != nil {
+			return told, errors.Join(fmt.Errorf("report loss: %w", err))
+		}
+		told++
+	}
+	return told, nil
+}
