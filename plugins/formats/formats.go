@@ -70,6 +70,9 @@ func (*program) Describe() scanner.Description {
 // Scan implements scanner.Scanner.
 func (p *program) Scan(ctx context.Context, target scanner.Target) (scanner.Report, error) {
 	report := scanner.Report{Format: scanner.Unknown}
+	if err := ctx.Err(); err != nil {
+		return report, fmt.Errorf("scan artifact: %w", err)
+	}
 	size := target.Content.Size()
 	v, err := content.NewVisit(target.Content, size, &report, content.NewBudget(p.limits), p)
 	if err != nil {

@@ -350,3 +350,32 @@ func TestReadErrorIsAnError(t *testing.T) {
 		t.Errorf("error %v, want %v", err, errGone)
 	}
 }
+
+func BenchmarkSmallFiles(b *testing.B) {
+	s := formats.New()
+	for name, c := range map[string][]byte{
+		"pickle": []byte(evil), "text": []byte("This model is good. It isn't bad (really).\n"),
+		"json": []byte(`{"a": [1, -2.5e+3, "x", {}, [], null]}`),
+		"zip":  archive(b, zip.Deflate, "m/data.pkl", "\x80\x02N.", "m/version", "3\n"),
+	} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				scanWith(b, s, c)
+			}
+		})
+	}
+}
+
+func BenchmarkText(b *testing.B) {
+	text := []byte(strings.Repeat("This model is good, is it not? Some (more) words here.\n", 1<<18))
+	json := []byte(`{"vocab": {"x": 0` + strings.Repeat(`, "abcdef": 123456`, 1<<19) + "}}")
+	for name, c := range map[string][]byte{"prose": text, "json": json} {
+		b.Run(name, func(b *testing.B) {
+			b.SetBytes(int64(len(c)))
+			for b.Loop() {
+				scanWith(b, formats.New(), c)
+			}
+		})
+	}
+}

@@ -1,11 +1,9 @@
 package inert
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"strconv"
 	"unicode/utf16"
@@ -42,8 +40,11 @@ type place struct {
 // jsonReader checks that content is a sequence of JSON values (RFC 8259, and the
 // NaN and Infinity of Python's decoder), in memory that does not grow with it.
 type jsonReader struct {
-	r      *bufio.Reader
-	at     int64
+	src    io.Reader
+	buf    []byte
+	pos    int
+	end    int
+	base   int64 // offset of buf[0]
 	depth  int
 	object [maxDepth/64 + 1]uint64 // which levels are objects
 	text   []byte                  // the last string, cut to maxKey
@@ -53,8 +54,8 @@ type jsonReader struct {
 }
 
 // readJSON returns the places of keys that lead to code, or errNotJSON.
-func readJSON(ctx context.Context, src io.Reader) ([]place, error) {
-	j := &jsonReader{r: bufio.NewReaderSize(src, 64<<10)}
+func readJSON(ctx context.Context, src io.Reader, size int64) ([]place, error) {
+	j := &jsonReader{src: src, buf: make([]byte, min(size, 64<<10))}
 	for {
 		if err := ctx.Err(); err != nil {
 			return nil, err
@@ -82,17 +83,33 @@ func notJSON(err error) error {
 }
 
 func (j *jsonReader) next() (byte, error) {
-	c, err := j.r.ReadByte()
-	if err == nil {
-		j.at++
+	if j.pos == j.end {
+		if err := j.fill(); err != nil {
+			return 0, err
+		}
 	}
-	return c, err
+	c := j.buf[j.pos]
+	j.pos++
+	return c, nil
 }
 
-func (j *jsonReader) back() error {
-	j.at--
-	return j.r.UnreadByte()
+// fill reads on, and keeps the last byte so that it can be given back.
+func (j *jsonReader) fill() error {
+	keep := 0
+	if j.end > 0 && len(j.buf) > 1 {
+		j.buf[0], keep = j.buf[j.end-1], 1
+	}
+	j.base += int64(j.end - keep)
+	n, err := io.ReadAtLeast(j.src, j.buf[keep:], 1)
+	j.pos, j.end = keep, keep+n
+	return err
 }
+
+// back gives the last byte back.
+func (j *jsonReader) back() { j.pos-- }
+
+// at is the offset of the next byte.
+func (j *jsonReader) at() int64 { return j.base + int64(j.pos) }
 
 // token returns the next byte that is no white space.
 func (j *jsonReader) token() (byte, error) {
@@ -144,13 +161,14 @@ func (j *jsonReader) begin(c byte) (opened bool, err error) {
 		if c == '{' {
 			j.object[j.depth/64] |= bit
 		}
-		return true, j.back()
+		j.back()
+		return true, nil
 	case '"':
 		if err := j.str(); err != nil {
 			return false, err
 		}
 		if j.key == "class_name" && lambdaClasses[string(j.text)] {
-			j.code = append(j.code, place{at: j.at, key: string(j.text)})
+			j.code = append(j.code, place{at: j.at(), key: string(j.text)})
 		}
 		return false, nil
 	}
@@ -193,7 +211,7 @@ func (j *jsonReader) element() (byte, error) {
 	if c != '"' {
 		return 0, errNotJSON
 	}
-	at := j.at
+	at := j.at()
 	if err := j.str(); err != nil {
 		return 0, err
 	}
@@ -216,6 +234,12 @@ func (j *jsonReader) element() (byte, error) {
 func (j *jsonReader) str() error {
 	j.text = j.text[:0]
 	for {
+		plain := j.pos
+		for plain < j.end && j.buf[plain] != '"' && j.buf[plain] != '\\' && j.buf[plain] >= ' ' {
+			plain++
+		}
+		j.keep(j.buf[j.pos:plain]...)
+		j.pos = plain
 		c, err := j.next()
 		switch {
 		case err != nil:
@@ -235,9 +259,7 @@ func (j *jsonReader) str() error {
 }
 
 func (j *jsonReader) keep(b ...byte) {
-	if len(j.text)+len(b) <= maxKey {
-		j.text = append(j.text, b...)
-	}
+	j.text = append(j.text, b[:min(len(b), maxKey-len(j.text))]...)
 }
 
 func (j *jsonReader) escape() error {
@@ -285,10 +307,8 @@ func (j *jsonReader) scalar(c byte) error {
 		if err != nil {
 			return err
 		}
-		if bytes.IndexByte([]byte(" \t\r\n,]}:"), next) >= 0 {
-			if err := j.back(); err != nil {
-				return fmt.Errorf("read JSON: %w", err)
-			}
+		if endsScalar(next) {
+			j.back()
 			break
 		}
 		c = next
@@ -301,15 +321,31 @@ func (j *jsonReader) scalar(c byte) error {
 	}
 }
 
+func endsScalar(c byte) bool {
+	switch c {
+	case ' ', '\t', '\r', '\n', ',', ']', '}', ':':
+		return true
+	}
+	return false
+}
+
 // number checks the grammar of RFC 8259. A number that is cut is taken for one
 // when it begins as one.
 func number(w string, cut bool) error {
+	digits := 0
 	for i := range len(w) {
-		if bytes.IndexByte([]byte("+-0123456789.eE"), w[i]) < 0 {
+		switch c := w[i]; {
+		case c >= '0' && c <= '9':
+			digits++
+		case c == '+' || c == '-' || c == '.' || c == 'e' || c == 'E':
+		default:
 			return errNotJSON
 		}
 	}
-	if _, err := strconv.ParseFloat(w, 64); err != nil && !cut && !errors.Is(err, strconv.ErrRange) {
+	if digits == len(w) || cut && digits > 0 {
+		return nil
+	}
+	if _, err := strconv.ParseFloat(w, 64); err != nil && !errors.Is(err, strconv.ErrRange) {
 		return errNotJSON
 	}
 	return nil

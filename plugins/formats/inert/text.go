@@ -51,7 +51,7 @@ func (Text) Identify(_ context.Context, v *content.Visit) (bool, error) {
 // Scan implements content.Format.
 func (Text) Scan(ctx context.Context, v *content.Visit) error {
 	if c := firstByte(v.Head); c == '{' || c == '[' || c == '"' {
-		code, err := readJSON(ctx, io.NewSectionReader(v.Bytes, 0, v.Size))
+		code, err := readJSON(ctx, io.NewSectionReader(v.Bytes, 0, v.Size), v.Size)
 		if err == nil {
 			return scanJSON(v, code)
 		}
@@ -97,8 +97,8 @@ var markers = []struct {
 
 // scanText reads the text to its end. What is not text all through is unknown.
 func scanText(ctx context.Context, v *content.Visit) error {
-	buf := make([]byte, overlap+chunk)
-	lower := make([]byte, 0, overlap+chunk)
+	buf := make([]byte, overlap+min(chunk, v.Size))
+	lower := make([]byte, 0, len(buf))
 	var py pythonProof
 	format, kept := byFirstLines(v.Head), 0
 	for at := int64(0); at < v.Size; {

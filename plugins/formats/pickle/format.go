@@ -54,32 +54,41 @@ func (Format) Identify(ctx context.Context, v *content.Visit) (bool, error) {
 
 // Plausible reports whether a pickle begins at the offset, by walking it.
 func Plausible(ctx context.Context, v *content.Visit, start int64) (bool, error) {
-	plausible, _, err := try(ctx, v, start)
-	return plausible, err
+	f, err := try(ctx, v, start)
+	return f.calls || f.imports || f.done && f.whole, err
 }
 
-// try walks what may be a pickle, and reports whether it is to be taken for one,
-// and whether it imports anything besides.
-func try(ctx context.Context, v *content.Visit, start int64) (plausible, imports bool, err error) {
+// trial is what a walk of bytes that may be no pickle has shown.
+type trial struct {
+	// imports is set when the stream imports anything and reaches STOP or calls,
+	// or when it names what is dangerous.
+	imports bool
+	calls   bool
+	// done is set when the stream reaches STOP, whole when that is the last byte.
+	done, whole bool
+}
+
+// try walks what may be a pickle.
+func try(ctx context.Context, v *content.Visit, start int64) (trial, error) {
 	table, err := Shipped()
 	if err != nil {
-		return false, false, err
+		return trial{}, err
 	}
 	m := newMachine(v.Bytes, start, v.Size, limitsOf(v.Budget))
 	done, err := m.stream(ctx, v.Budget.OpcodesLeft())
 	v.Budget.SpendOpcodes(m.out.Opcodes)
 	if err != nil {
-		return false, false, err
+		return trial{}, err
 	}
+	t := trial{calls: m.out.Called, done: done, whole: m.offset() == v.Size}
+	t.imports = len(m.out.Imports) > 0 && (t.done || t.calls)
 	for _, i := range m.out.Imports {
 		if dottedName(i.Module) && dottedName(i.Name) {
-			if _, ok := table.dangerous(i.Module, i.Name); ok {
-				return true, true, nil
-			}
+			_, bad := table.dangerous(i.Module, i.Name)
+			t.imports = t.imports || bad
 		}
 	}
-	imports = len(m.out.Imports) > 0 && (done || m.out.Called)
-	return imports || m.out.Called || done && m.offset() == v.Size, imports, nil
+	return t, nil
 }
 
 // dottedName reports whether a module or a name is spelt as Python spells them,
@@ -101,8 +110,8 @@ func Imports(ctx context.Context, v *content.Visit) (bool, error) {
 	if len(v.Head) == 0 || arguments[v.Head[0]] == argUnknown {
 		return false, nil
 	}
-	_, imports, err := try(ctx, v, 0)
-	return imports, err
+	t, err := try(ctx, v, 0)
+	return t.imports, err
 }
 
 func limitsOf(b *content.Budget) limits {
@@ -143,6 +152,9 @@ func ScanAt(ctx context.Context, v *content.Visit, start int64) (bool, error) {
 	return true, nil
 }
 
+// maxStreams bounds the pickles in a row.
+const maxStreams = 10_000
+
 // streams runs stream after stream, and returns where the pickles end.
 func (m *machine) streams(ctx context.Context, v *content.Visit) (int64, error) {
 	for {
@@ -155,6 +167,10 @@ func (m *machine) streams(ctx context.Context, v *content.Visit) (int64, error) 
 			return m.at, err
 		}
 		end := m.offset()
+		if len(m.out.Ends) >= maxStreams && end < v.Size {
+			m.out.Broken = &Break{At: end, Reason: predicate.LimitMembers, What: "streams"}
+			return end, nil
+		}
 		more, err := another(ctx, v, end)
 		if err != nil || !more {
 			return end, err
@@ -162,7 +178,8 @@ func (m *machine) streams(ctx context.Context, v *content.Visit) (int64, error) 
 	}
 }
 
-// another reports whether one more stream begins at the offset.
+// another reports whether one more stream begins at the offset. After a pickle,
+// anything that reaches a STOP is taken for one.
 func another(ctx context.Context, v *content.Visit, at int64) (bool, error) {
 	if at >= v.Size {
 		return false, nil
@@ -177,7 +194,8 @@ func another(ctx context.Context, v *content.Visit, at int64) (bool, error) {
 	if head[0] == opProto {
 		return len(head) == 3 && head[1] <= highestProtocol && arguments[head[2]] != argUnknown, nil
 	}
-	return Plausible(ctx, v, at)
+	t, err := try(ctx, v, at)
+	return t.calls || t.imports || t.done, err
 }
 
 // claimParsed claims [start, end) but for what was skipped in it.
@@ -222,7 +240,8 @@ func report(v *content.Visit, t *Table, r *Resolution, start int64) {
 	v.FindingsOmitted(r.EventsOmitted)
 	if b := r.Broken; b != nil {
 		rule := "pickle.malformed"
-		if b.Reason == predicate.LimitBytes || b.Reason == predicate.LimitTime {
+		switch b.Reason {
+		case predicate.LimitBytes, predicate.LimitTime, predicate.LimitMembers:
 			rule = "pickle.limit"
 		}
 		v.Found(rule, ID, b.At, b.What)

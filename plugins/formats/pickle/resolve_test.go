@@ -75,6 +75,7 @@ func TestResolve(t *testing.T) {
 		{"dotted", "\x80\x04" + su("collections") + su("abc.sys.modules") + "\x93.", []string{"stack_global collections abc.sys.modules"}},
 		{"same import twice", "cm\nC\ncm\nC\n\x86.", []string{"global m C"}},
 		{"two streams", "\x80\x02N.\x80\x02cos\nsystem\n.", []string{"global os system"}},
+		{"streams without a mark of their own", "N.N.cos\nsystem\n.", []string{"global os system"}},
 		{"later stream has the first one's memo", "\x80\x04" + su("os") + "\x94.\x80\x04h\x05" + su("system") + "\x93.", []string{"import: a name that is no plain string"}},
 		{"payload before the break", "cos\nsystem\nS'x'\n\x85R\xff", []string{"global os system", "break: opcode 0xff"}},
 		{"empty", "", []string{"break: truncated"}},
@@ -137,15 +138,20 @@ func TestLongLines(t *testing.T) {
 
 func TestLimits(t *testing.T) {
 	l := content.DefaultLimits()
-	l.Stack, l.Memo, l.Opcodes = 100, 3*pageSize, 1000
+	l.Stack, l.Memo = 100, 3*pageSize
 	for name, tt := range map[string]struct{ stream, want string }{
 		"stack":   {strings.Repeat("N", 101) + ".", "stack"},
 		"marks":   {strings.Repeat("(", 101) + ".", "marks"},
 		"memo":    {"Nq\x00r" + le32(1<<20) + "r" + le32(1<<30) + "r" + le32(1<<31) + ".", "memo"},
 		"far":     {"N" + strings.Repeat("p99999999999\n", 1) + ".", ""},
-		"opcodes": {strings.Repeat("N0", 501) + "N.", "opcodes"},
+		"streams": {strings.Repeat("N.", maxStreams+1), "streams"},
+		"opcodes": {strings.Repeat("N0", 50_001) + "N.", "opcodes"},
 	} {
 		t.Run(name, func(t *testing.T) {
+			l := l
+			if name == "opcodes" {
+				l.Opcodes = 100_000
+			}
 			r, err := Resolve(context.Background(), strings.NewReader(tt.stream), int64(len(tt.stream)), l)
 			if err != nil {
 				t.Fatal(err)

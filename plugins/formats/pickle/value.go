@@ -68,6 +68,9 @@ const (
 // most limit entries' worth of memory.
 type memo struct {
 	pages []*[pageSize]value
+	// apart holds pages far beyond the others, so that one high key costs one
+	// page and not a table of all below it.
+	apart map[int64]*[pageSize]value
 	// far holds the keys that only PUT can write.
 	far     map[int64]value
 	entries int64
@@ -75,15 +78,25 @@ type memo struct {
 	limit   int
 }
 
+// spread is how far beyond its end the table of pages grows at once.
+const spread = 256
+
+func (m *memo) page(n int64) *[pageSize]value {
+	if n < int64(len(m.pages)) && m.pages[n] != nil {
+		return m.pages[n]
+	}
+	return m.apart[n]
+}
+
 func (m *memo) get(key int64) value {
 	if key < 0 || key > densest {
 		return m.far[key]
 	}
-	page := int(key >> pageBits)
-	if page >= len(m.pages) || m.pages[page] == nil {
+	page := m.page(key >> pageBits)
+	if page == nil {
 		return kindAbsent
 	}
-	return m.pages[page][key&(pageSize-1)]
+	return page[key&(pageSize-1)]
 }
 
 // put reports whether there was room.
@@ -91,13 +104,13 @@ func (m *memo) put(key int64, v value) bool {
 	if key > densest {
 		return m.putFar(key, v)
 	}
-	page := int(key >> pageBits)
-	if page >= len(m.pages) || m.pages[page] == nil {
-		if !m.grow(page) {
+	page := m.page(key >> pageBits)
+	if page == nil {
+		if page = m.grow(key >> pageBits); page == nil {
 			return false
 		}
 	}
-	slot := &m.pages[page][key&(pageSize-1)]
+	slot := &page[key&(pageSize-1)]
 	if *slot == kindAbsent {
 		m.entries++
 	}
@@ -105,16 +118,25 @@ func (m *memo) put(key int64, v value) bool {
 	return true
 }
 
-func (m *memo) grow(page int) bool {
+func (m *memo) grow(n int64) *[pageSize]value {
 	if (m.used+1)*pageSize > m.limit {
-		return false
+		return nil
 	}
 	m.used++
-	if page >= len(m.pages) {
-		m.pages = append(m.pages, make([]*[pageSize]value, page+1-len(m.pages))...)
+	page := new([pageSize]value)
+	have := int64(len(m.pages))
+	if n >= have+spread {
+		if m.apart == nil {
+			m.apart = make(map[int64]*[pageSize]value)
+		}
+		m.apart[n] = page
+		return page
 	}
-	m.pages[page] = new([pageSize]value)
-	return true
+	if n >= have {
+		m.pages = append(m.pages, make([]*[pageSize]value, n+1-have)...)
+	}
+	m.pages[n] = page
+	return page
 }
 
 func (m *memo) putFar(key int64, v value) bool {

@@ -42,7 +42,7 @@ func unpack(ctx context.Context, v *content.Visit, e *entry) (*unpacked, error) 
 	}
 	u.restart()
 	sum := crc32.NewIEEE()
-	buf := make([]byte, 64<<10)
+	buf := make([]byte, min(max(e.size, 0)+1, 64<<10))
 	for {
 		if err := ctx.Err(); err != nil {
 			return nil, fmt.Errorf("inflate: %w", err)
