@@ -1,0 +1,203 @@
+package stack
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/url"
+	"strconv"
+
+	"github.com/cavra/cavra/schemas/predicate"
+)
+
+// The documents of the API, as far as tests read them, written down here again:
+// a change of their names is a change for every user.
+
+// Posture is GET /v1/posture.
+type Posture struct {
+	Tenant     string            `json:"tenant"`
+	Score      *float64          `json:"score"`
+	Artifacts  map[string]uint64 `json:"artifacts"`
+	References map[string]uint64 `json:"references"`
+	Exposures  map[string]uint64 `json:"exposures"`
+	Agents     map[string]uint64 `json:"agents"`
+	Statements map[string]uint64 `json:"statements"`
+}
+
+// Artifact is an entry of GET /v1/artifacts.
+type Artifact struct {
+	Digest     predicate.Digest `json:"digest"`
+	Kind       string           `json:"kind"`
+	Format     string           `json:"format"`
+	Verdict    string           `json:"verdict"`
+	References uint64           `json:"references"`
+	Statement  predicate.Digest `json:"statement"`
+	Coverage   struct {
+		Complete bool `json:"complete"`
+	} `json:"coverage"`
+}
+
+// Exposure is an entry of GET /v1/exposures.
+type Exposure struct {
+	Path     string           `json:"path"`
+	Artifact predicate.Digest `json:"artifact"`
+	Rule     string           `json:"rule"`
+	Location string           `json:"location"`
+	Severity string           `json:"severity"`
+	Status   string           `json:"status"`
+}
+
+// AgentState is an entry of GET /v1/agents.
+type AgentState struct {
+	ID         string  `json:"id"`
+	Name       string  `json:"name"`
+	Status     string  `json:"status"`
+	Statements uint64  `json:"statements"`
+	Replayed   uint64  `json:"replayed"`
+	Chains     []Chain `json:"chains"`
+}
+
+// Chain is one epoch of an agent.
+type Chain struct {
+	Epoch        uint64           `json:"epoch"`
+	HeadSequence uint64           `json:"head_sequence"`
+	HeadDigest   predicate.Digest `json:"head_digest"`
+	Highest      uint64           `json:"highest_sequence"`
+	GapCount     uint64           `json:"gap_count"`
+	Gaps         []struct {
+		First uint64 `json:"first"`
+		Last  uint64 `json:"last"`
+	} `json:"gaps"`
+	ForkCount uint64 `json:"fork_count"`
+	Forks     []struct {
+		Sequence uint64             `json:"sequence"`
+		Digests  []predicate.Digest `json:"digests"`
+	} `json:"forks"`
+}
+
+// Refused is an entry of GET /v1/quarantine.
+type Refused struct {
+	Partition int32            `json:"partition"`
+	Offset    int64            `json:"offset"`
+	Reason    string           `json:"reason"`
+	Detail    string           `json:"detail"`
+	Digest    predicate.Digest `json:"digest"`
+}
+
+// Evidence is GET /v1/agents/{id}/evidence.
+type Evidence struct {
+	Envelopes []json.RawMessage `json:"envelopes"`
+	Keys      []struct {
+		KeyID     predicate.Digest    `json:"key_id"`
+		Algorithm predicate.Algorithm `json:"algorithm"`
+		PublicKey []byte              `json:"public_key"`
+	} `json:"keys"`
+}
+
+// Posture asks for the posture.
+func (a *Aggregator) Posture(ctx context.Context) (Posture, error) {
+	var p Posture
+	// as_of and the score's definition are no maps of counts.
+	var raw struct {
+		Posture
+		AsOf any `json:"as_of"`
+	}
+	err := a.Get(ctx, "/v1/posture", nil, &raw)
+	p = raw.Posture
+	return p, err
+}
+
+// Agents asks for the agents.
+func (a *Aggregator) Agents(ctx context.Context) ([]AgentState, error) {
+	var list struct {
+		Agents []AgentState `json:"agents"`
+	}
+	err := a.Get(ctx, "/v1/agents", nil, &list)
+	return list.Agents, err
+}
+
+// Agent asks for one agent.
+func (a *Aggregator) Agent(ctx context.Context, id string) (AgentState, error) {
+	list, err := a.Agents(ctx)
+	if err != nil {
+		return AgentState{}, err
+	}
+	for _, s := range list {
+		if s.ID == id {
+			return s, nil
+		}
+	}
+	return AgentState{}, fmt.Errorf("agent %s is not among the %d that the API lists", id, len(list))
+}
+
+// maxPages bounds how often a list is asked for more.
+const maxPages = 10_000
+
+// Artifacts asks for all artifacts, page by page.
+func (a *Aggregator) Artifacts(ctx context.Context) ([]Artifact, error) {
+	var out []Artifact
+	query := url.Values{}
+	for range maxPages {
+		var page struct {
+			Artifacts []Artifact `json:"artifacts"`
+			Next      string     `json:"next"`
+		}
+		if err := a.Get(ctx, "/v1/artifacts", query, &page); err != nil {
+			return nil, err
+		}
+		out = append(out, page.Artifacts...)
+		if page.Next == "" {
+			return out, nil
+		}
+		query.Set("after", page.Next)
+	}
+	return nil, fmt.Errorf("list artifacts: more than %d pages", maxPages)
+}
+
+// Exposures asks for all exposures of a status, page by page.
+func (a *Aggregator) Exposures(ctx context.Context, status string) ([]Exposure, error) {
+	var out []Exposure
+	err := a.pages(ctx, "/v1/exposures", url.Values{"status": {status}}, func(b []byte) (uint32, error) {
+		var page struct {
+			Exposures []Exposure `json:"exposures"`
+			Next      uint32     `json:"next"`
+		}
+		err := json.Unmarshal(b, &page)
+		out = append(out, page.Exposures...)
+		return page.Next, err
+	})
+	return out, err
+}
+
+// Quarantine asks for all that was refused, page by page.
+func (a *Aggregator) Quarantine(ctx context.Context) ([]Refused, error) {
+	var out []Refused
+	err := a.pages(ctx, "/v1/quarantine", url.Values{}, func(b []byte) (uint32, error) {
+		var page struct {
+			Refused []Refused `json:"refused"`
+			Next    uint32    `json:"next"`
+		}
+		err := json.Unmarshal(b, &page)
+		out = append(out, page.Refused...)
+		return page.Next, err
+	})
+	return out, err
+}
+
+func (a *Aggregator) pages(ctx context.Context, path string, query url.Values, add func([]byte) (next uint32, err error)) error {
+	for range maxPages {
+		var page json.RawMessage
+		if err := a.Get(ctx, path, query, &page); err != nil {
+			return err
+		}
+		next, err := add(page)
+		if err != nil {
+			return fmt.Errorf("get %s: %w", path, err)
+		}
+		if next == 0 {
+			return nil
+		}
+		query.Set("offset", strconv.FormatUint(uint64(next), 10))
+	}
+	return fmt.Errorf("get %s: more than %d pages", path, maxPages)
+}
