@@ -32,6 +32,9 @@ type Config struct {
 	// Digest is what the program must be; when empty, Process.Digest tells what
 	// it was.
 	Digest predicate.Digest
+	// Program is one that Load has measured, and then runs instead of what is at
+	// Path by now. It saves measuring it again for every start.
+	Program *Program
 	// Logger gets the plugin's standard error, at Debug level and when the
 	// process has ended. Nil logs nothing.
 	Logger *slog.Logger
@@ -80,11 +83,15 @@ func Launch(ctx context.Context, cfg Config) (*Process, error) {
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, cfg.StartTimeout, fmt.Errorf("no connection within %s: %w", cfg.StartTimeout, context.DeadlineExceeded))
 	defer cancel()
-	program, digest, err := seal(cfg.Path, cfg.Digest)
-	if err != nil {
-		return nil, fmt.Errorf("launch plugin: %w", err)
+	program := cfg.Program
+	if program == nil {
+		var err error
+		if program, err = Load(cfg.Path, cfg.Digest); err != nil {
+			return nil, fmt.Errorf("launch plugin: %w", err)
+		}
+		defer func() { _ = program.Close() }()
 	}
-	defer func() { _ = program.Close() }()
+	cfg.Path = program.path
 	ours, theirs, err := socketPair()
 	if err != nil {
 		return nil, fmt.Errorf("launch plugin: %w", err)
@@ -94,8 +101,8 @@ func Launch(ctx context.Context, cfg Config) (*Process, error) {
 	if err != nil {
 		return nil, fmt.Errorf("launch plugin: %w", err)
 	}
-	p := &Process{cfg: cfg, digest: digest, fds: fds, tail: safeio.NewTail(stderrTail), closed: make(chan struct{})}
-	if err := p.start(ctx, program, theirs); err != nil {
+	p := &Process{cfg: cfg, digest: program.digest, fds: fds, tail: safeio.NewTail(stderrTail), closed: make(chan struct{})}
+	if err := p.start(ctx, program.sealed, theirs); err != nil {
 		return nil, fmt.Errorf("launch plugin %s: %w", cfg.Path, errors.Join(err, p.Close()))
 	}
 	return p, nil

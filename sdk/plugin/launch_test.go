@@ -75,6 +75,11 @@ func TestProgramIsTheOneThatWasMeasured(t *testing.T) {
 		t.Fatal(err)
 	}
 	digest := predicate.DigestOf(b)
+	loaded, err := Load(path, digest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer loaded.Close()
 	p, err := Launch(t.Context(), Config{Path: path, Digest: digest, args: []string{"scanner"}})
 	if err != nil {
 		t.Fatal(err)
@@ -94,6 +99,15 @@ func TestProgramIsTheOneThatWasMeasured(t *testing.T) {
 	var wrong *DigestError
 	if !errors.As(err, &wrong) || wrong.Want != string(digest) {
 		t.Errorf("the changed program: %v", err)
+	}
+	for range 2 {
+		again, err := Launch(t.Context(), Config{Program: loaded, args: []string{"scanner"}})
+		if err != nil || again.Digest() != digest {
+			t.Fatal("the program that was loaded before: ", err)
+		}
+		if err := again.Close(); err != nil {
+			t.Error(err)
+		}
 	}
 	for name, content := range map[string]string{"script": "#!/bin/sh\n", "empty": ""} {
 		if err := os.WriteFile(path, []byte(content), 0o700); err != nil {

@@ -18,6 +18,30 @@ import (
 // child's own descriptors are put on.
 const lowestProgramFd = 64
 
+// Program is an executable that was measured and sealed: whatever becomes of
+// its path, this is what runs. It may be launched many times, and at once.
+type Program struct {
+	path   string
+	sealed *os.File
+	digest predicate.Digest
+}
+
+// Load measures the program at path. It must have the digest want, unless that
+// is empty.
+func Load(path string, want predicate.Digest) (*Program, error) {
+	sealed, digest, err := seal(path, want)
+	if err != nil {
+		return nil, err
+	}
+	return &Program{path: path, sealed: sealed, digest: digest}, nil
+}
+
+// Digest is that of the program.
+func (p *Program) Digest() predicate.Digest { return p.digest }
+
+// Close lets go of the program. Processes that run it go on.
+func (p *Program) Close() error { return p.sealed.Close() }
+
 // seal copies the program at path into memory that nobody can change any more,
 // and returns it with the digest of what was copied: what is measured is what
 // is executed, whatever happens to the path.
