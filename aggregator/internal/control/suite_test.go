@@ -49,7 +49,9 @@ type engine struct {
 
 func engines() []engine {
 	return []engine{
-		{"sqlite", func(t *testing.T) Config { return Config{Path: filepath.Join(t.TempDir(), "with space?&#%", "control.db")} }},
+		{"sqlite", func(t *testing.T) Config {
+			return Config{Path: filepath.Join(t.TempDir(), "with space?&#%", "control.db")}
+		}},
 		{"postgresql", freshPostgreSQL},
 	}
 }
