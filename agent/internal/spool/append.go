@@ -59,7 +59,7 @@ func (s *Spool) Append(ctx context.Context, statements ...predicate.Predicate) (
 func (s *Spool) room(ctx context.Context) error {
 	waited := false
 	err := s.await(ctx, func() bool {
-		if s.err != nil || s.disk()+groupBytes <= s.cfg.MaxBytes-s.cfg.SegmentBytes/8 {
+		if s.err != nil || s.disk()+groupBytes+segmentHeader <= s.cfg.MaxBytes {
 			return true
 		}
 		if !waited {

@@ -2,7 +2,6 @@ package spool
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -79,41 +78,38 @@ func (s *Spool) losses() ([]loss, error) {
 	return out, nil
 }
 
-// noteAside counts what the losses take, and deletes old ones that are told and
-// lie before everything that is still here.
+// noteAside counts what the losses take. Of those that are told, the oldest give
+// up their bytes beyond the share, and are deleted beyond maxTold where
+// everything that is still here lies behind them.
 func (s *Spool) noteAside() error {
 	all, err := s.losses()
 	if err != nil {
 		return err
 	}
-	told := slices.DeleteFunc(slices.Clone(all), func(l loss) bool {
-		return !strings.HasSuffix(l.name, toldSuffix) || !(Place{l.epoch, l.sequence}).Before(Place{s.segments[0].epoch, s.segments[0].first})
-	})
-	s.aside = 0
-	for _, l := range all {
-		old := len(told) > maxTold && slices.Contains(told[:len(told)-maxTold], l)
-		// What is kept for people must not starve what is to be sent.
-		if old || s.aside+l.bytes > s.cfg.MaxBytes/4 {
-			if err := s.shrink(l, old); err != nil {
-				return err
-			}
-			continue
+	s.mu.Lock()
+	first := Place{s.segments[0].epoch, s.segments[0].first}
+	s.mu.Unlock()
+	var total int64
+	for i := len(all) - 1; i >= 0; i-- {
+		l := all[i]
+		told := strings.HasSuffix(l.name, toldSuffix)
+		switch {
+		case told && len(all)-i > maxTold && (Place{l.epoch, l.sequence}).Before(first):
+			err = diskio.Remove(s.cfg.FS, s.path(l.name))
+		case told && l.bytes > 0 && total+l.bytes > s.cfg.MaxBytes/asideShare:
+			// The name alone still says what was lost.
+			err = diskio.WriteFile(s.cfg.FS, s.path(l.name), nil, 0o600)
+		default:
+			total += l.bytes
 		}
-		s.aside += l.bytes
+		if err != nil {
+			return err
+		}
 	}
+	s.mu.Lock()
+	s.aside = total
+	s.mu.Unlock()
 	return nil
-}
-
-// shrink frees a loss's bytes; the name alone still says what was lost.
-func (s *Spool) shrink(l loss, whole bool) error {
-	if whole {
-		return diskio.Remove(s.cfg.FS, s.path(l.name))
-	}
-	if !strings.HasSuffix(l.name, toldSuffix) {
-		s.aside += l.bytes
-		return nil
-	}
-	return diskio.WriteFile(s.cfg.FS, s.path(l.name), nil, 0o600)
 }
 
 // ReportLoss appends a gap statement for each loss that has none yet, and
@@ -140,9 +136,12 @@ func (s *Spool) ReportLoss(ctx context.Context) (int, error) {
 			err = diskio.Rename(s.cfg.FS, s.path(l.name), s.path(strings.TrimSuffix(l.name, asideSuffix)+toldSuffix))
 		}
 		if err != nil {
-			return told, errors.Join(fmt.Errorf("report loss: %w", err))
+			return told, fmt.Errorf("report loss: %w", err)
 		}
 		told++
+	}
+	if err := s.noteAside(); err != nil {
+		return told, fmt.Errorf("report loss: %w", err)
 	}
 	return told, nil
 }

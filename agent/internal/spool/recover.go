@@ -17,8 +17,10 @@ import (
 
 // Open opens a spool and mends what a crash or a bad disk left: a torn tail is
 // cut off; what is corrupt is put aside, and what is whole behind it kept. See
-// ReportLoss for what was lost. With fresh, the epoch need not have begun;
-// without it, a folder from which the epoch's frames are gone is ErrHeadLost.
+// ReportLoss for what was lost. Fresh says that nothing of the epoch can be
+// public, as after an enrolment; without it, a folder that does not show how far
+// the epoch has come is ErrHeadLost. If Begun says no, the next statement to
+// append is the epoch's first.
 func Open(cfg Config, fresh bool) (*Spool, error) {
 	if err := cfg.complete(); err != nil {
 		return nil, fmt.Errorf("open spool: %w", err)
@@ -63,6 +65,9 @@ func (s *Spool) recover(fresh bool) error {
 		return err
 	}
 	if !known {
+		if n := len(s.segments); !fresh && (n == 0 || s.segments[n-1].epoch != s.cfg.Chain.Epoch) {
+			return ErrHeadLost
+		}
 		state = s.firstCursor()
 		if err := createCursor(s.cfg.FS, s.path(cursorName), state); err != nil {
 			return err
@@ -83,12 +88,15 @@ func (s *Spool) recover(fresh bool) error {
 
 // sweep deletes what was not finished.
 func (s *Spool) sweep() error {
-	temps, err := filepath.Glob(s.path("*" + diskio.TempSuffix))
+	entries, err := os.ReadDir(s.cfg.Dir)
 	if err != nil {
 		return err
 	}
-	for _, t := range temps {
-		if err := s.cfg.FS.Remove(t); err != nil {
+	for _, e := range entries {
+		if !strings.HasSuffix(e.Name(), diskio.TempSuffix) {
+			continue
+		}
+		if err := s.cfg.FS.Remove(s.path(e.Name())); err != nil {
 			return err
 		}
 	}
@@ -149,7 +157,8 @@ func (s *Spool) recoverHead(known, fresh bool) error {
 		return s.begin(chain.Head{Sequence: s.exposed.Sequence, Digest: s.exposed.Digest})
 	case have:
 		return s.activate(s.segments[n-1])
-	case fresh:
+	case fresh, s.exposed.Epoch < epoch:
+		// The cursor is older than the epoch, so nothing of it is public.
 		return s.begin(chain.Head{})
 	}
 	return ErrHeadLost

@@ -36,6 +36,9 @@ const (
 	// groupBytes and groupFrames bound what is made durable by one fsync.
 	groupBytes  = 4 << 20
 	groupFrames = 1024
+	// asideShare is the part of the bound that may be taken by what was put
+	// aside: a quarter.
+	asideShare = 4
 )
 
 // ErrHeadLost says that nobody can tell any more which statements of the epoch
@@ -94,8 +97,10 @@ func (c *Config) complete() error {
 	if c.SegmentBytes == 0 {
 		c.SegmentBytes = min(DefaultSegmentBytes, c.MaxBytes/8)
 	}
-	if c.SegmentBytes < 1 || c.SegmentBytes > c.MaxBytes/4 {
-		return fmt.Errorf("segments of %d bytes, want a quarter of %d at most", c.SegmentBytes, c.MaxBytes)
+	// When all is acknowledged the active segment is still there, and what was put
+	// aside; one more group must have room beside them.
+	if c.SegmentBytes < 1 || c.SegmentBytes > c.MaxBytes/8 {
+		return fmt.Errorf("segments of %d bytes, want an eighth of %d at most", c.SegmentBytes, c.MaxBytes)
 	}
 	if c.Now == nil {
 		c.Now = time.Now
@@ -173,9 +178,10 @@ func (s *Spool) Stats() Stats {
 	return out
 }
 
-// disk is what the folder takes. The caller holds mu.
+// disk is what the folder takes. Of what was put aside no more than its share
+// counts, so that it never starves what is to be sent. The caller holds mu.
 func (s *Spool) disk() int64 {
-	total := s.aside + cursorBytes
+	total := min(s.aside, s.cfg.MaxBytes/asideShare) + cursorBytes
 	for _, g := range s.segments {
 		total += g.size
 	}
