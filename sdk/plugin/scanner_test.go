@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -97,6 +98,26 @@ func TestBytesReachTheScanner(t *testing.T) {
 				t.Errorf("%+v", got)
 			}
 		})
+	}
+}
+
+func TestFileThatGrewSinceItWasOpened(t *testing.T) {
+	s := launchScanner(t, "scanner")
+	content := file(t, blob(InlineMax+1))
+	path, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(int(content.Fd())))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(path, 1<<20); err != nil {
+		t.Fatal(err)
+	}
+	_, err = s.Scan(t.Context(), scanner.Target{Path: "any", Content: content})
+	var failed *FailedError
+	if !errors.As(err, &failed) || !strings.Contains(failed.Words, "changed while it was read") {
+		t.Errorf("error %v", err)
+	}
+	if err := content.Unchanged(); !errors.Is(err, safeio.ErrChanged) {
+		t.Error(err)
 	}
 }
 

@@ -45,7 +45,8 @@ func (s *scannerServer) Scan(stream grpc.BidiStreamingServer[pb.ScanInput, pb.Sc
 	ss := &session{stream: stream, fds: s.fds}
 	content, err := ss.open(stream.Context(), begin.GetPath(), begin.GetContent())
 	if err != nil {
-		return status.Error(codes.InvalidArgument, text(err.Error(), maxErrorBytes))
+		// A file that changed under the host, as a rule: no fault of this side.
+		return ss.finish(scanner.Report{Format: scanner.Unknown}, err)
 	}
 	// It ends with the stream, which ends when this method returns.
 	go ss.receive()
