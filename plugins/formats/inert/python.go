@@ -10,7 +10,8 @@ import (
 // something. Python compiles a whole file before it runs a line of it, so one
 // certain syntax error proves the text inert as Python, wherever it stands:
 // two names side by side ("This model"), a character that no token has ("?"),
-// or a string that is left open at a line's end ("don't"). What is inside of
+// a string that is left open at a line's end ("don't"), a bracket without its
+// other half, or a line of a name and a colon ("Usage:"). What is inside of
 // strings and comments proves nothing. Text without such a proof is held for
 // Python when it calls or imports anything.
 type pythonProof struct {
@@ -24,11 +25,24 @@ type pythonProof struct {
 	lastClose bool // the last token can be called
 	lastActor bool // the last token is class, def or import
 	emptied   byte // the quote of an empty string that has just ended
+	depth     int  // of brackets
+	line      lineForm
+	continued bool // the line ends in a backslash
 	broken    bool
 	// unsure is set by an f-string: from Python 3.12 on, strings nest in it.
 	unsure bool
 	acts   bool
 }
+
+// lineForm is what a line outside of brackets has held so far.
+type lineForm uint8
+
+const (
+	lineEmpty lineForm = iota
+	lineName           // one name that is no keyword
+	lineLabel          // that, and a colon
+	lineOther
+)
 
 // keywords may stand beside a name. The soft ones of newer versions and the
 // statements of Python 2 are among them, so that none proves anything.
@@ -49,7 +63,7 @@ func (p *pythonProof) possible() bool {
 	if p.unsure {
 		return p.acts && !p.broken
 	}
-	return p.acts && !p.broken && p.quote == 0
+	return p.acts && !p.broken && p.quote == 0 && p.depth == 0
 }
 
 // feed takes the next part of the text, which ends between characters.
@@ -78,6 +92,15 @@ func (p *pythonProof) newline() {
 	p.endWord()
 	// What can be called may be called on the next line, within brackets.
 	p.lastWord, p.emptied = false, 0
+	switch {
+	case p.depth > 0 || p.continued:
+		p.line = lineOther
+	case p.line == lineLabel:
+		p.proof() // an annotation without a type
+	default:
+		p.line = lineEmpty
+	}
+	p.continued = false
 }
 
 // proof notes a certain syntax error.
@@ -138,8 +161,11 @@ func (p *pythonProof) inCode(c rune) {
 		p.comment = true
 	case c == '\n' || c == '\r':
 		p.newline()
-	case c == ' ' || c == '\t' || c == '\f' || c == '\\' || c == '\ufeff':
+	case c == ' ' || c == '\t' || c == '\f' || c == '\ufeff':
 		p.endWord()
+	case c == '\\':
+		p.endWord()
+		p.continued = true
 	case c == '?' || c == '$' || c >= utf8.RuneSelf:
 		p.proof()
 	default:
@@ -156,6 +182,20 @@ func (p *pythonProof) punctuation(c rune) {
 	if c == ':' && p.lastActor {
 		p.proof()
 	}
+	switch c {
+	case '(', '[', '{':
+		p.depth++
+	case ')', ']', '}':
+		if p.depth--; p.depth < 0 {
+			p.depth = 0
+			p.proof()
+		}
+	}
+	if c == ':' && p.line == lineName {
+		p.line = lineLabel
+	} else {
+		p.line = lineOther
+	}
 	p.lastWord, p.lastActor = false, false
 	p.lastClose = c == ')' || c == ']' || c == '}'
 }
@@ -170,6 +210,7 @@ func (p *pythonProof) openString(q byte) {
 	if len(p.word) <= 2 && strings.ContainsAny(string(p.word), "fFtT") {
 		p.unsure = true
 	}
+	p.line = lineOther
 	p.word = p.word[:0] // a prefix, or a name beside the string
 	p.lastWord, p.lastActor = false, false
 	p.quote, p.triple = q, false
@@ -183,6 +224,11 @@ func (p *pythonProof) endWord() {
 	}
 	w := string(p.word)
 	p.word = p.word[:0]
+	if p.line == lineEmpty && !keywords[w] && w[0] > '9' {
+		p.line = lineName
+	} else {
+		p.line = lineOther
+	}
 	if keywords[w] {
 		p.acts = p.acts || actors[w]
 		// "print (x)" and "exec (x)" call; "in (x)" does not.

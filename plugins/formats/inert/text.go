@@ -153,12 +153,22 @@ func byFirstLines(head []byte) string {
 	for range 2 {
 		line, rest, _ := bytes.Cut(head, []byte("\n"))
 		line = bytes.TrimLeft(line, " \t\f")
-		if bytes.HasPrefix(line, []byte("#")) && (bytes.Contains(line, []byte("coding:")) || bytes.Contains(line, []byte("coding="))) {
+		if bytes.HasPrefix(line, []byte("#")) && otherCoding(line) {
 			return "python"
 		}
 		head = rest
 	}
 	return "text"
+}
+
+// otherCoding reports whether the line declares an encoding besides UTF-8.
+func otherCoding(line []byte) bool {
+	i := max(bytes.Index(line, []byte("coding:")), bytes.Index(line, []byte("coding=")))
+	if i < 0 {
+		return false
+	}
+	name := bytes.TrimLeft(line[i+len("coding:"):], " \t")
+	return !bytes.HasPrefix(bytes.ToLower(name), []byte("utf-8")) || bytes.Count(line, []byte("coding")) > 1
 }
 
 func appendLower(to, from []byte) []byte {

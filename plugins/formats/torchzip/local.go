@@ -44,8 +44,10 @@ func (e *entry) readLocal(v *content.Visit, limit int64) error {
 	zip64(rest[nameLen:], sizes[:])
 	const binding = flagEncrypted | flagDescriptor
 	e.disagrees = e.localName != e.name || method != e.method || (flags^e.flags)&binding != 0
-	if flags&flagDescriptor == 0 || sizes[0] != 0 || sizes[1] != 0 {
-		e.disagrees = e.disagrees || sizes[0] != uint64(e.size) || sizes[1] != uint64(e.packed)
+	// With a descriptor, the sizes may be left at 0, both or either.
+	for i, size := range []int64{e.size, e.packed} {
+		open := flags&flagDescriptor != 0 && sizes[i] == 0
+		e.disagrees = e.disagrees || !open && sizes[i] != uint64(size)
 	}
 	if flags&flagDescriptor == 0 {
 		e.disagrees = e.disagrees || le.Uint32(b[14:]) != e.crc
