@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -148,13 +149,7 @@ func writeBytes(ts *testscript.TestScript, _ bool, args []string) {
 	name, err := strconv.Unquote(`"` + args[0] + `"`)
 	ts.Check(err)
 	ts.Check(os.MkdirAll(filepath.Dir(ts.MkAbs(name)), 0o755))
-	f, err := os.Create(ts.MkAbs(name))
-	ts.Check(err)
-	for range n {
-		_, err := f.WriteString(s)
-		ts.Check(err)
-	}
-	ts.Check(f.Close())
+	ts.Check(os.WriteFile(ts.MkAbs(name), []byte(strings.Repeat(s, n)), 0o644))
 }
 
 func mkfifo(ts *testscript.TestScript, _ bool, args []string) {

@@ -9,6 +9,7 @@ import (
 // commands makes every subcommand, in the order in which help lists them.
 var commands = []func() *cobra.Command{
 	newScan,
+	newAgent,
 	newVerify,
 	newDoctor,
 	newRules,

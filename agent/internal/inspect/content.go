@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
@@ -14,6 +15,7 @@ import (
 	"github.com/cavra/cavra/schemas/predicate"
 	"github.com/cavra/cavra/sdk/artifact"
 	"github.com/cavra/cavra/sdk/connector"
+	"github.com/cavra/cavra/sdk/finding"
 	"github.com/cavra/cavra/sdk/safeio"
 	"github.com/cavra/cavra/sdk/scanner"
 )
@@ -40,15 +42,21 @@ func (n *Inspector) read(ctx context.Context, out *Result) (err error) {
 	if content != opened {
 		defer func() { err = errors.Join(err, content.Close()) }()
 	}
-	if err := n.hashAndScan(ctx, content, out); err != nil {
-		return err
-	}
+	failed := n.hashAndScan(ctx, content, out)
 	// Bytes that are held by us cannot change any more, but may have been
 	// copied half before and half after a change.
-	if u, ok := opened.(interface{ Unchanged() error }); ok {
-		return u.Unchanged()
+	u, ok := opened.(interface{ Unchanged() error })
+	if !ok {
+		return failed
 	}
-	return nil
+	if err := u.Unchanged(); err != nil {
+		// A scanner that saw two contents is not to blame for what it made of them.
+		out.Findings = slices.DeleteFunc(out.Findings, func(f finding.Finding) bool {
+			return f.Rule == ruleFailed || f.Rule == ruleContract
+		})
+		return err
+	}
+	return failed
 }
 
 // hold returns content that can be read twice with the same result: small

@@ -155,7 +155,19 @@ func TestProblems(t *testing.T) {
 			return parsed(tg), errors.Join(change(f), f.Close())
 		}
 	}
-	grow := func(f *os.File) error { _, err := f.WriteAt([]byte("x"), 2<<20); return err }
+	grow := func(f *os.File) error {
+		_, err := f.Seek(0, io.SeekEnd)
+		if err == nil {
+			_, err = f.WriteString("x")
+		}
+		return err
+	}
+	confused := func(scan func(context.Context, scanner.Target) (scanner.Report, error)) func(context.Context, scanner.Target) (scanner.Report, error) {
+		return func(ctx context.Context, tg scanner.Target) (scanner.Report, error) {
+			r, err := scan(ctx, tg)
+			return r, errors.Join(err, &plugin.ContractError{Err: errors.New("another size")})
+		}
+	}
 	for name, tt := range map[string]struct {
 		item   artifact.Item
 		source Source
@@ -167,13 +179,14 @@ func TestProblems(t *testing.T) {
 		"gone":                 {artifact.Item{Key: "gone", Path: "gone"}, disk{}, reads, predicate.NotFound},
 		"grows":                {artifact.Item{Key: "big", Path: "big"}, disk{}, edit(big, grow), predicate.Changed},
 		"is cut":               {artifact.Item{Key: "big", Path: "big"}, disk{}, edit(big, func(f *os.File) error { return f.Truncate(1 << 20) }), predicate.Changed},
+		"grows, and confuses":  {artifact.Item{Key: "big", Path: "big"}, disk{}, confused(edit(big, grow)), predicate.Changed},
 		"small, written to":    {artifact.Item{Key: "small", Path: "small"}, disk{}, edit(small, func(f *os.File) error { _, err := f.WriteAt([]byte("y"), 0); return errors.Join(err, f.Truncate(99)) }), predicate.Changed},
 		"remote, too large":    {artifact.Item{Key: "r", Path: "r"}, remote{"r": make([]byte, 1<<20)}, reads, predicate.LimitBytes},
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := inspector(t, Config{Source: tt.source, MaxRemote: 1 << 19}, tt.scan)
 			r := item(t, n, Work{Scope: Scope{Root: root}, Item: tt.item})
-			if r.Problem != tt.want || r.Digest != "" || r.Message == "" || coverage.Sum(r.Coverage).Complete {
+			if r.Problem != tt.want || r.Digest != "" || r.Message == "" || coverage.Sum(r.Coverage).Complete || len(r.Findings) > 0 {
 				t.Errorf("%+v", r)
 			}
 		})

@@ -16,9 +16,9 @@ import (
 
 // The bounds of the table, in rows, lines and characters.
 const (
-	maxRows     = 200
-	maxReasons  = 6
-	maxAdvice   = 8
+	maxRows    = 200
+	maxReasons = 6
+	maxAdvice  = 8
 	// minWidth is the narrowest that the table still fits; fixedWidth is what
 	// all but the file and the reasons take of it.
 	minWidth    = 72

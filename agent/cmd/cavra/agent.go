@@ -1,0 +1,244 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/goccy/go-yaml"
+	"github.com/spf13/cobra"
+
+	"github.com/cavra/cavra/agent"
+	"github.com/cavra/cavra/agent/internal/config"
+	"github.com/cavra/cavra/agent/internal/enrol"
+	"github.com/cavra/cavra/schemas/predicate"
+	"github.com/cavra/cavra/sdk/diskio"
+)
+
+// maxToken bounds a file that holds a join token.
+const maxToken = 8 << 10
+
+func newAgent() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "agent",
+		Short: "Look after models for good, and tell an aggregator",
+		Long: `The agent goes round its scopes, scans what is new or changed, signs what it
+found, and sends it to an aggregator. Nothing of an artifact leaves the machine.`,
+		Example: `  cavra agent enroll --server https://cavra.example:8480 --token-file join.token --dir /var/lib/cavra --scan /models
+  cavra agent run --dir /var/lib/cavra
+  cavra agent status --dir /var/lib/cavra`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(newEnroll(), newAgentRun(), newAgentStatus())
+	return cmd
+}
+
+func dirFlag(cmd *cobra.Command, dir *string) {
+	cmd.Flags().StringVar(dir, "dir", "", "the agent's folder")
+	if err := cmd.MarkFlagRequired("dir"); err != nil {
+		// The flag was made in the line before.
+		cmd.Long += err.Error()
+	}
+}
+
+func newEnroll() *cobra.Command {
+	var r enrol.Request
+	var tokenFile, privacy string
+	var scan []string
+	cmd := &cobra.Command{
+		Use:   "enroll",
+		Short: "Exchange a one-time join token for this agent's identity",
+		Long: `enroll makes a key in the agent's folder, which never leaves it, and exchanges a
+one-time join token for the agent's identity and its way to the topic.`,
+		Example: `  cavra agent enroll --server http://127.0.0.1:8480 --token-file join.token --dir ./agent --scan /models
+  cavra agent enroll --reenroll --server https://cavra.example:8480 --token-file join.token --dir ./agent`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			token, err := readToken(cmd.InOrStdin(), tokenFile, r.JoinToken)
+			if err != nil {
+				return err
+			}
+			r.JoinToken, r.Version = token, version
+			settings, err := settingsFor(r.Dir, scan, predicate.Privacy(privacy))
+			if err != nil {
+				return err
+			}
+			id, err := enrol.Enrol(cmd.Context(), r)
+			if err != nil {
+				return &exitError{exitFindings, err}
+			}
+			if err := writeSettings(r.Dir, settings); err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "enrolled agent %s of tenant %s, epoch %d; start it with: cavra agent run --dir %s\n", id.Agent, id.Tenant, id.Epoch, r.Dir)
+			return err
+		},
+	}
+	dirFlag(cmd, &r.Dir)
+	f := cmd.Flags()
+	f.StringVar(&r.Server, "server", "http://127.0.0.1:8480", "the aggregator's address")
+	f.StringVar(&tokenFile, "token-file", "", "a file that holds the join token; - is standard input")
+	f.StringVar(&r.JoinToken, "token", "", "the join token itself; others on this machine can see it, so prefer --token-file")
+	f.StringVar(&r.CAFile, "ca", "", "the aggregator's certificate authority, PEM")
+	f.BoolVar(&r.Reenroll, "reenroll", false, "open a new epoch for an agent that is enrolled, with a token made for it")
+	f.StringArrayVar(&scan, "scan", nil, "a folder or file to look after; may be given again")
+	f.StringVar(&privacy, "privacy", "", "strict (the default) sends names as keyed hashes, names sends them in the clear")
+	return cmd
+}
+
+func readToken(stdin io.Reader, file, token string) (string, error) {
+	if (file == "") == (token == "") {
+		return "", errors.New("give the join token by either --token-file or --token; `cavra-aggregator join-token create` makes one")
+	}
+	if token != "" {
+		return token, nil
+	}
+	in := stdin
+	if file != "-" {
+		f, err := os.Open(file)
+		if err != nil {
+			return "", fmt.Errorf("read join token: %w", err)
+		}
+		defer f.Close() //nolint:errcheck // it was only read
+		in = f
+	}
+	b, err := io.ReadAll(io.LimitReader(in, maxToken))
+	if err != nil {
+		return "", fmt.Errorf("read join token: %w", err)
+	}
+	return strings.TrimSpace(string(b)), nil
+}
+
+// settingsFor is the configuration that the flags ask for, over the folder's
+// own if it has one.
+func settingsFor(dir string, scan []string, privacy predicate.Privacy) (config.Config, error) {
+	c, err := config.Load(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		c, err = config.Default(), nil
+	}
+	if err != nil {
+		return config.Config{}, err
+	}
+	for _, path := range scan {
+		abs, err := filepath.Abs(path)
+		if err == nil {
+			_, err = os.Stat(abs)
+		}
+		if err != nil {
+			return config.Config{}, fmt.Errorf("--scan %s: %w", path, err)
+		}
+		c.Scopes = append(c.Scopes, config.Scope{Connector: "fs", Root: abs})
+	}
+	if privacy != "" {
+		c.Privacy = privacy
+	}
+	if err := c.Validate(); err != nil {
+		return config.Config{}, fmt.Errorf("%w (name what to look after with --scan PATH)", err)
+	}
+	return c, nil
+}
+
+func writeSettings(dir string, c config.Config) error {
+	b, err := yaml.Marshal(c)
+	if err != nil {
+		return fmt.Errorf("write configuration: %w", err)
+	}
+	return diskio.WriteFile(diskio.OS{}, filepath.Join(dir, config.File), b, 0o600)
+}
+
+func newAgentRun() *cobra.Command {
+	var dir, logFormat string
+	var once bool
+	cmd := &cobra.Command{
+		Use:     "run",
+		Short:   "Scan round after round, and publish",
+		Example: "  cavra agent run --dir /var/lib/cavra\n  cavra agent run --dir /var/lib/cavra --once",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return runAgent(cmd.Context(), cmd.ErrOrStderr(), dir, logFormat, once)
+		},
+	}
+	dirFlag(cmd, &dir)
+	cmd.Flags().BoolVar(&once, "once", false, "do one round, publish everything, and end")
+	cmd.Flags().StringVar(&logFormat, "log-format", "text", "text or json")
+	return cmd
+}
+
+func runAgent(ctx context.Context, stderr io.Writer, dir, logFormat string, once bool) (err error) {
+	log, err := logger(stderr, logFormat)
+	if err != nil {
+		return err
+	}
+	settings, err := config.Load(dir)
+	if err != nil {
+		return err
+	}
+	a, err := agent.Open(ctx, agent.Config{Dir: dir, Settings: settings, Version: version, Log: log})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, a.Close()) }()
+	log.InfoContext(ctx, "agent started", slog.Any("settings", settings))
+	if once {
+		err = a.RunOnce(ctx)
+	} else {
+		err = a.Run(ctx)
+	}
+	if err != nil {
+		return &exitError{exitFindings, err}
+	}
+	return nil
+}
+
+func logger(w io.Writer, format string) (*slog.Logger, error) {
+	switch format {
+	case "text":
+		return slog.New(slog.NewTextHandler(w, nil)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(w, nil)), nil
+	}
+	return nil, fmt.Errorf("--log-format %q: want text or json", format)
+}
+
+func newAgentStatus() *cobra.Command {
+	var dir, format string
+	cmd := &cobra.Command{
+		Use:     "status",
+		Short:   "Show where the chain stands and what waits; the agent must not be running",
+		Example: "  cavra agent status --dir /var/lib/cavra\n  cavra agent status --dir /var/lib/cavra --format json",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			settings, err := config.Load(dir)
+			if err != nil {
+				return err
+			}
+			log := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
+			s, err := agent.StatusOf(agent.Config{Dir: dir, Settings: settings, Version: version, Log: log})
+			if err != nil {
+				return err
+			}
+			switch format {
+			case "json":
+				enc := json.NewEncoder(cmd.OutOrStdout())
+				enc.SetIndent("", "  ")
+				return enc.Encode(s)
+			case "text":
+				_, err := fmt.Fprintf(cmd.OutOrStdout(), "agent     %s of tenant %s\nepoch     %d\nsequence  %d\nwaiting   %d statements\ndisk      %d of %d bytes\nchecked   %s\n",
+					s.Agent, s.Tenant, s.Epoch, s.Sequence, s.Waiting, s.Bytes, s.MaxBytes, time.Now().UTC().Format(time.RFC3339))
+				return err
+			}
+			return fmt.Errorf("--format %q: want text or json", format)
+		},
+	}
+	dirFlag(cmd, &dir)
+	cmd.Flags().StringVar(&format, "format", "text", "text or json")
+	return cmd
+}
