@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -19,10 +20,10 @@ import (
 	"github.com/cavra/cavra/sdk/scanner"
 )
 
-// bin holds the programs under test, built once.
+// bin is where build puts the programs under test.
 var bin string
 
-// TestMain builds the programs. The test program is itself a scanner plugin
+// TestMain makes room for the programs. The test program is itself a scanner plugin
 // when a host starts it: one that does what a bad one might.
 func TestMain(m *testing.M) {
 	if plugin.Launched() {
@@ -49,16 +50,22 @@ func tested(m *testing.M) (code int, err error) {
 		return 1, err
 	}
 	bin = filepath.Join(dir, "bin")
+	return m.Run(), nil
+}
+
+// build makes the programs, once, for the tests that run them: a worker of a
+// fuzz target needs none.
+var build = sync.OnceValue(func() error {
 	for _, b := range [][]string{
 		{"build", "-o", bin + "/", "."},
 		{"build", "-C", "../../../plugins", "-o", bin + "/", "./cmd/cavra-formats", "./cmd/cavra-connector-fs"},
 	} {
 		if out, err := exec.Command("go", b...).CombinedOutput(); err != nil {
-			return 1, fmt.Errorf("go %v: %w\n%s", b, err, out)
+			return fmt.Errorf("go %v: %w\n%s", b, err, out)
 		}
 	}
-	return m.Run(), nil
-}
+	return nil
+})
 
 // hostile crashes, hangs or lies, as the content says.
 type hostile struct{}
@@ -84,6 +91,9 @@ func (hostile) Scan(ctx context.Context, t scanner.Target) (scanner.Report, erro
 }
 
 func TestScripts(t *testing.T) {
+	if err := build(); err != nil {
+		t.Fatal(err)
+	}
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata",
 		Setup: func(e *testscript.Env) error {

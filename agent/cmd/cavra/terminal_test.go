@@ -38,6 +38,9 @@ func terminal(t *testing.T) (ours, theirs *os.File) {
 // TestInterrupt sees the progress bar on a terminal, and what Ctrl-C does to a
 // scan that would never end.
 func TestInterrupt(t *testing.T) {
+	if err := build(); err != nil {
+		t.Fatal(err)
+	}
 	dir := t.TempDir()
 	plugins := filepath.Join(dir, "plugins")
 	if err := linkHostile(plugins); err != nil {
