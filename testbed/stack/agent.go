@@ -118,12 +118,33 @@ func (a *Agent) Stop() error {
 	return a.process.stop()
 }
 
-// Head is the last link that the agent has signed.
+// Head is the last link that an agent has signed.
 type Head struct {
 	Epoch    uint64           `json:"epoch"`
 	Sequence uint64           `json:"sequence"`
-	Digest   predicate.Digest `json:"digest"`
+	Digest   predicate.Digest `json:"head"`
+	// Waiting statements are signed and not acknowledged.
+	Waiting uint64 `json:"waiting"`
 }
+
+// Status asks the agent, which must not run, where its chain stands.
+func (a *Agent) Status(ctx context.Context) (Head, error) {
+	out, err := Command(ctx, nil, a.programs.Cavra(), "agent", "status", "--dir", a.dir, "--format", "json")
+	if err != nil {
+		return Head{}, err
+	}
+	if out.Code != 0 {
+		return Head{}, fmt.Errorf("cavra agent status: exit code %d: %s", out.Code, out.Stderr)
+	}
+	var h Head
+	if err := json.Unmarshal(out.Stdout, &h); err != nil {
+		return Head{}, fmt.Errorf("cavra agent status: %w", err)
+	}
+	return h, nil
+}
+
+// Ended is closed when the program that was started last has ended.
+func (a *Agent) Ended() <-chan struct{} { return a.process.done }
 
 // Identity is what the agent's folder says of who it is, its login to Kafka
 // included.

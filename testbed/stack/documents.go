@@ -130,6 +130,32 @@ func (a *Aggregator) Agent(ctx context.Context, id string) (AgentState, error) {
 	return AgentState{}, fmt.Errorf("agent %s is not among the %d that the API lists", id, len(list))
 }
 
+// AwaitHead waits until the aggregator's chain of an agent ends, without a gap,
+// at a head.
+func (a *Aggregator) AwaitHead(ctx context.Context, agent string, head Head) error {
+	return Poll(ctx, fmt.Sprintf("chain %s, epoch %d, to reach %d", agent, head.Epoch, head.Sequence), func(ctx context.Context) (bool, string, error) {
+		s, err := a.Agent(ctx, agent)
+		if err != nil {
+			// A restart is under way, or it is about to be known.
+			return false, err.Error(), nil
+		}
+		for _, c := range s.Chains {
+			if c.Epoch != head.Epoch {
+				continue
+			}
+			heard := fmt.Sprintf("head %d, highest %d, %d gaps", c.HeadSequence, c.Highest, c.GapCount)
+			if c.HeadSequence != head.Sequence || c.Highest != head.Sequence {
+				return false, heard, nil
+			}
+			if c.HeadDigest != head.Digest {
+				return false, "", fmt.Errorf("at %d the aggregator has %s and the agent %s", head.Sequence, c.HeadDigest, head.Digest)
+			}
+			return true, heard, nil
+		}
+		return false, fmt.Sprintf("the agent has %d chains, none of epoch %d", len(s.Chains), head.Epoch), nil
+	})
+}
+
 // maxPages bounds how often a list is asked for more.
 const maxPages = 10_000
 
