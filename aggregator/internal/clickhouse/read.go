@@ -17,8 +17,8 @@ type Reader struct {
 	conn driver.Conn
 }
 
-// NewReader reads through conn.
-func NewReader(conn driver.Conn) *Reader { return &Reader{conn: conn} }
+// Reader reads what d holds.
+func (d *DB) Reader() *Reader { return &Reader{conn: d.conn} }
 
 // The common table expressions that the queries are made of. All of them read
 // rows through grouping by their key, so that a row inserted twice counts once,

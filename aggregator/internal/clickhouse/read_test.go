@@ -20,6 +20,7 @@ func TestMain(m *testing.M) { os.Exit(enginetest.Main(m)) }
 type book struct {
 	t    *testing.T
 	conn driver.Conn
+	db   *DB
 	n    int
 }
 
@@ -59,7 +60,7 @@ func (b *book) scan(tenant, artifact string, at int, verdict string, score uint8
 
 func (b *book) exposures(tenant string) []string {
 	b.t.Helper()
-	list, err := NewReader(b.conn).Exposures(context.Background(), tenant, ExposurePage{Limit: 100})
+	list, err := b.db.Reader().Exposures(context.Background(), tenant, ExposurePage{Limit: 100})
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -90,7 +91,7 @@ func newBook(t *testing.T) *book {
 	if err := db.Migrate(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	b := &book{t: t, conn: conn}
+	b := &book{t: t, conn: conn, db: db}
 	return b
 }
 
@@ -127,7 +128,7 @@ func TestWhatIsNotAssessedIsAnExposure(t *testing.T) {
 	b.round("one", 0, true, map[string]string{"new.bin": "nobody-scanned-this"})
 	b.want("one", "new.bin artifact.unscanned open")
 
-	list, err := NewReader(b.conn).Artifacts(context.Background(), "one", ArtifactPage{Limit: 10})
+	list, err := b.db.Reader().Artifacts(context.Background(), "one", ArtifactPage{Limit: 10})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -146,7 +147,7 @@ func TestArtifactsPageByFallingScore(t *testing.T) {
 	}
 	b.round("one", 0, true, refs)
 	b.round("one", 0, true, refs) // the same again changes nothing
-	reader := NewReader(b.conn)
+	reader := b.db.Reader()
 	var seen []string
 	page := ArtifactPage{Limit: 2}
 	for {

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -82,7 +83,10 @@ func (a *aggregator) connect(ctx context.Context, p place, e *engine.Engine, log
 		return err
 	}
 	k := kafka.Default()
-	k.Brokers, k.Topic, k.GroupID = []string{p.Broker}, topic.Statements, "cavra"
+	k.Brokers, k.Topic, k.GroupID = []string{p.Broker}, topic.Statements, fmt.Sprintf("cavra-%d", os.Getpid())
+	// A group of its own for each process: one that was killed would be waited
+	// for, and where reading starts is the control store's business.
+	k.Log = log
 	k.SASL = kafka.SASL{Mechanism: kafka.ScramSHA256, Username: user, Password: password}
 	if a.consumer, err = kafka.NewConsumer(k); err != nil {
 		return err
