@@ -50,9 +50,11 @@ type Identity struct {
 	EpochCause predicate.EpochCause `json:"epoch_cause"`
 	KeyID      predicate.Digest     `json:"key_id"`
 	// KeyFile is the private key's file, in the same folder.
-	KeyFile string         `json:"key_file"`
-	Server  string         `json:"server"`
-	Kafka   publish.Access `json:"kafka"`
+	KeyFile string `json:"key_file"`
+	// Begun says that the epoch has its first statement in the spool.
+	Begun  bool           `json:"begun"`
+	Server string         `json:"server"`
+	Kafka  publish.Access `json:"kafka"`
 }
 
 // LogValue shows who it is and no secret.
@@ -113,14 +115,28 @@ func Enrol(ctx context.Context, r Request) (Identity, error) {
 		return Identity{}, err
 	}
 	id := identityOf(answer, key, keyFile, r.Server)
-	b, err := json.MarshalIndent(id, "", "  ")
+	if err := id.validate(); err != nil {
+		return Identity{}, fmt.Errorf("enrol: %w", err)
+	}
+	return id, id.save(r.Dir)
+}
+
+func (i Identity) save(dir string) error {
+	b, err := json.MarshalIndent(i, "", "  ")
+	if err == nil {
+		err = diskio.WriteFile(diskio.OS{}, filepath.Join(dir, IdentityFile), append(b, '\n'), 0o600)
+	}
 	if err != nil {
-		return Identity{}, fmt.Errorf("enrol: %w", err)
+		return fmt.Errorf("write identity: %w", err)
 	}
-	if err := diskio.WriteFile(diskio.OS{}, filepath.Join(r.Dir, IdentityFile), append(b, '\n'), 0o600); err != nil {
-		return Identity{}, fmt.Errorf("enrol: %w", err)
-	}
-	return id, id.validate()
+	return nil
+}
+
+// Begin notes that the epoch has its first statement: from then on a spool
+// without it is a loss.
+func Begin(dir string, i Identity) error {
+	i.Begun = true
+	return i.save(dir)
 }
 
 func identityOf(a *enrolv1.EnrolResponse, key *identity.Key, keyFile, server string) Identity {

@@ -27,7 +27,12 @@ type Mark struct {
 	Size     int64             `json:"size"`
 	Verdict  predicate.Verdict `json:"verdict"`
 	Score    int               `json:"score"`
-	Complete bool              `json:"complete"`
+	// Parsed, Inert and Unread are the bytes of its coverage.
+	Parsed int64 `json:"parsed"`
+	Inert  int64 `json:"inert"`
+	Unread int64 `json:"unread"`
+	// Complete says that nothing was unread, not even a place without bytes.
+	Complete bool `json:"complete"`
 }
 
 // Scope is what was scanned of one scope.

@@ -200,6 +200,12 @@ func (s *Store) AgentKeys(ctx context.Context, tenant, agent string) ([]Key, err
 func (s *Store) RevokeAgent(ctx context.Context, tenant, agent string) error {
 	err := s.write(ctx, func(tx *sql.Tx) error {
 		now := s.millis()
+		// Tokens first, as in RedeemJoinToken: in another order the two would
+		// wait for each other.
+		if _, err := tx.ExecContext(ctx, `UPDATE join_tokens SET expires_at = $1
+WHERE tenant = $2 AND agent = $3 AND used_at = 0 AND expires_at > $1`, now, tenant, agent); err != nil {
+			return err
+		}
 		n, err := changed(ctx, tx, `UPDATE agents SET status = 'revoked' WHERE tenant = $1 AND id = $2`, tenant, agent)
 		if err == nil && n == 0 {
 			err = ErrNotFound
@@ -207,12 +213,8 @@ func (s *Store) RevokeAgent(ctx context.Context, tenant, agent string) error {
 		if err != nil {
 			return err
 		}
-		if _, err := tx.ExecContext(ctx, `UPDATE keys SET status = 'revoked', revoked_at = $1
-WHERE tenant = $2 AND agent = $3 AND status <> 'revoked'`, now, tenant, agent); err != nil {
-			return err
-		}
-		_, err = tx.ExecContext(ctx, `UPDATE join_tokens SET expires_at = $1
-WHERE tenant = $2 AND agent = $3 AND used_at = 0 AND expires_at > $1`, now, tenant, agent)
+		_, err = tx.ExecContext(ctx, `UPDATE keys SET status = 'revoked', revoked_at = $1
+WHERE tenant = $2 AND agent = $3 AND status <> 'revoked'`, now, tenant, agent)
 		return err
 	})
 	if err != nil {

@@ -125,17 +125,19 @@ func (s *Store) CommitPlan(ctx context.Context, p *Plan, heads []ChainUpdate) er
 		}
 	}
 	err := s.write(ctx, func(tx *sql.Tx) error {
-		n, err := changed(ctx, tx, `UPDATE plans SET state = 'committed', committed_at = $1
-WHERE topic = $2 AND partition = $3 AND from_offset = $4 AND to_offset = $5 AND count = $6 AND sha256 = $7 AND state = 'open'`,
-			s.millis(), p.Topic, p.Partition, p.From, p.Next, p.Count, p.SHA256[:])
+		// The partition's row first, as in RecordPlan: in another order the two
+		// would wait for each other.
+		n, err := changed(ctx, tx, `UPDATE partitions SET next_offset = $1 WHERE topic = $2 AND partition = $3 AND next_offset = $4`,
+			p.Next, p.Topic, p.Partition, p.From)
 		if err != nil {
 			return err
 		}
 		if n == 0 {
 			return committedBefore(ctx, tx, p)
 		}
-		n, err = changed(ctx, tx, `UPDATE partitions SET next_offset = $1 WHERE topic = $2 AND partition = $3 AND next_offset = $4`,
-			p.Next, p.Topic, p.Partition, p.From)
+		n, err = changed(ctx, tx, `UPDATE plans SET state = 'committed', committed_at = $1
+WHERE topic = $2 AND partition = $3 AND from_offset = $4 AND to_offset = $5 AND count = $6 AND sha256 = $7 AND state = 'open'`,
+			s.millis(), p.Topic, p.Partition, p.From, p.Next, p.Count, p.SHA256[:])
 		if err == nil && n != 1 {
 			err = ErrPlanLost
 		}

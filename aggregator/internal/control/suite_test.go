@@ -119,7 +119,7 @@ func onEach(t *testing.T, f func(t *testing.T, s *Store, c *clock)) {
 	}
 }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
@@ -130,7 +130,7 @@ func digest(name string) predicate.Digest { return predicate.DigestOf([]byte(nam
 
 func hash(name string) Hash { return sha256.Sum256([]byte(name)) }
 
-func newKey(t *testing.T) identity.PublicKey {
+func newKey(t testing.TB) identity.PublicKey {
 	t.Helper()
 	k, err := identity.Generate(predicate.Ed25519)
 	must(t, err)
@@ -138,7 +138,7 @@ func newKey(t *testing.T) identity.PublicKey {
 }
 
 // join makes a token, bound to an agent if that is not empty.
-func join(t *testing.T, s *Store, tenant, secret, agent string) Hash {
+func join(t testing.TB, s *Store, tenant, secret, agent string) Hash {
 	t.Helper()
 	must(t, s.CreateJoinToken(t.Context(), JoinToken{
 		Hash: hash(secret), Tenant: tenant, Agent: agent, AgentName: "an agent", CreatedBy: "test", ExpiresAt: s.now().Add(time.Hour),

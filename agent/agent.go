@@ -1,0 +1,290 @@
+// Package agent is the long-running agent. It reads top-down as the way of an
+// artifact through it: discover, inspect, judge, sign, spool, publish.
+//
+// It guarantees that what it says was signed by its key in an unbroken chain,
+// that what it has signed is published or waits in its spool, and that it tells
+// of every item of its scopes, the ones that could not be read too.
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/cavra/cavra/agent/internal/config"
+	"github.com/cavra/cavra/agent/internal/egress"
+	"github.com/cavra/cavra/agent/internal/enrol"
+	"github.com/cavra/cavra/agent/internal/inspect"
+	"github.com/cavra/cavra/agent/internal/inspect/pluginhost"
+	"github.com/cavra/cavra/agent/internal/judge"
+	"github.com/cavra/cavra/agent/internal/publish"
+	"github.com/cavra/cavra/agent/internal/sign"
+	"github.com/cavra/cavra/agent/internal/spool"
+	"github.com/cavra/cavra/schemas/predicate"
+	"github.com/cavra/cavra/sdk/faultpoint"
+	"github.com/cavra/cavra/sdk/finding"
+)
+
+// SpoolDir is the spool's folder in an agent's folder.
+const SpoolDir = "spool"
+
+// Config is what an Agent runs with.
+type Config struct {
+	// Dir is the agent's folder, enrolled before.
+	Dir      string
+	Settings config.Config
+	Version  string
+	Log      *slog.Logger
+}
+
+// Agent is an agent with its identity, its plugins and its spool.
+type Agent struct {
+	cfg       Config
+	identity  enrol.Loaded
+	judge     *judge.Judge
+	pools     []*pluginhost.Pool
+	connector map[string]*pluginhost.Connector
+	maker     sign.Maker
+	spool     *spool.Spool
+	publisher *publish.Publisher
+	started   time.Time
+	lastRound time.Time
+}
+
+// Open loads the identity, opens the spool and starts the plugins. Close the
+// Agent.
+func Open(ctx context.Context, cfg Config) (*Agent, error) {
+	a := &Agent{cfg: cfg, connector: map[string]*pluginhost.Connector{}, started: time.Now()}
+	if err := a.open(ctx); err != nil {
+		return nil, errors.Join(err, a.Close())
+	}
+	return a, nil
+}
+
+func (a *Agent) open(ctx context.Context) error {
+	var err error
+	if a.identity, err = enrol.Load(a.cfg.Dir); err != nil {
+		return err
+	}
+	if a.spool, err = openSpool(ctx, a.cfg, a.identity); err != nil {
+		return err
+	}
+	id := a.identity
+	if a.publisher, err = publish.New(source{a.spool}, id.Tenant, id.Agent, id.Kafka, a.cfg.Log); err != nil {
+		return err
+	}
+	return a.openPlugins(ctx)
+}
+
+func (a *Agent) openPlugins(ctx context.Context) error {
+	catalogue, err := finding.Shipped()
+	if err != nil {
+		return err
+	}
+	if a.judge, err = judge.New(catalogue); err != nil {
+		return err
+	}
+	dir := a.cfg.Settings.PluginDir
+	if dir == "" {
+		if dir, err = pluginhost.BesideExecutable(); err != nil {
+			return err
+		}
+	}
+	host, err := pluginhost.New(pluginhost.Config{
+		Dir: dir, Catalogue: catalogue, Workers: a.cfg.Settings.Jobs, Distrust: a.judge.Distrusts, Logger: a.cfg.Log,
+	})
+	if err != nil {
+		return err
+	}
+	for _, s := range a.cfg.Settings.Scopes {
+		if a.connector[s.Connector] != nil {
+			continue
+		}
+		if a.connector[s.Connector], err = host.Connector(ctx, s.Connector); err != nil {
+			return fmt.Errorf("start connector %s: %w (cavra doctor says what is wrong here)", s.Connector, err)
+		}
+	}
+	if a.pools, err = host.Scanners(ctx); err != nil {
+		return fmt.Errorf("start scanners: %w (cavra doctor says what is wrong here)", err)
+	}
+	a.maker = sign.Maker{
+		Names:   egress.Namer{Privacy: a.cfg.Settings.Privacy, Key: a.identity.NameKey, Vocabulary: egress.Shipped()},
+		Privacy: a.cfg.Settings.Privacy,
+		Ruleset: a.ruleset(catalogue),
+	}
+	return nil
+}
+
+// ruleset stands for everything that a verdict rests on: the catalogue and the
+// scanners' programs, which hold their tables.
+func (a *Agent) ruleset(c *finding.Catalogue) sign.Ruleset {
+	text := string(c.Digest())
+	for _, p := range a.programs() {
+		text += "\n" + p.Name + " " + string(p.Digest)
+	}
+	return sign.Ruleset{Version: c.Version(), Digest: predicate.DigestOf([]byte(text))}
+}
+
+func (a *Agent) programs() []predicate.Scanner {
+	out := []predicate.Scanner{}
+	for _, p := range a.pools {
+		out = append(out, p.Program())
+	}
+	return out
+}
+
+// layers are those that are in force around every plugin.
+func (a *Agent) layers() []predicate.Layer {
+	var out []predicate.Layer
+	for i, p := range a.pools {
+		if i == 0 {
+			out = slices.Clone(p.Layers())
+			continue
+		}
+		out = slices.DeleteFunc(out, func(l predicate.Layer) bool { return !slices.Contains(p.Layers(), l) })
+	}
+	return slices.Compact(slices.Sorted(slices.Values(out)))
+}
+
+// Close ends the plugins and gives the spool back.
+func (a *Agent) Close() error {
+	var errs []error
+	for _, p := range a.pools {
+		errs = append(errs, p.Close())
+	}
+	for _, c := range a.connector {
+		errs = append(errs, c.Close())
+	}
+	if a.publisher != nil {
+		errs = append(errs, a.publisher.Close())
+	}
+	if a.spool != nil {
+		errs = append(errs, a.spool.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// Run goes round after round until ctx ends, and returns nil then.
+func (a *Agent) Run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return a.publisher.Run(ctx) })
+	group.Go(func() error { return a.rounds(ctx) })
+	group.Go(func() error { return a.heartbeats(ctx) })
+	if err := group.Wait(); err != nil && !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+// errDone ends a run that has done its one round.
+var errDone = errors.New("the round is done")
+
+// RunOnce does one round, publishes everything, and returns once the broker has
+// acknowledged it.
+func (a *Agent) RunOnce(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return a.publisher.Run(ctx) })
+	group.Go(func() error {
+		if err := a.round(ctx); err != nil {
+			return err
+		}
+		if err := a.beat(ctx); err != nil {
+			return err
+		}
+		if err := a.spool.Drained(ctx); err != nil {
+			return err
+		}
+		return errDone
+	})
+	if err := group.Wait(); !errors.Is(err, errDone) {
+		return err
+	}
+	return nil
+}
+
+func (a *Agent) rounds(ctx context.Context) error {
+	tick := time.NewTicker(time.Duration(a.cfg.Settings.Interval))
+	defer tick.Stop()
+	for {
+		if err := a.round(ctx); err != nil {
+			return err
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// round looks through every scope once.
+func (a *Agent) round(ctx context.Context) error {
+	for _, s := range a.cfg.Settings.Scopes {
+		r, err := a.openRound(s)
+		if err != nil {
+			return err
+		}
+		if err := r.run(ctx); err != nil {
+			return fmt.Errorf("round over %s: %w", s.Connector, err)
+		}
+	}
+	a.lastRound = time.Now()
+	return nil
+}
+
+func (a *Agent) heartbeats(ctx context.Context) error {
+	tick := time.NewTicker(time.Duration(a.cfg.Settings.Heartbeat))
+	defer tick.Stop()
+	for {
+		if err := a.beat(ctx); err != nil {
+			return err
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func (a *Agent) beat(ctx context.Context) error {
+	stats := a.spool.Stats()
+	h := &predicate.Heartbeat{
+		AgentVersion: a.cfg.Version, RulesetVersion: a.maker.Ruleset.Version, Plugins: a.programs(), Sandbox: a.layers(),
+		StartedAt: predicate.At(a.started), SpoolStatements: stats.Statements, SpoolBytes: stats.Bytes,
+	}
+	_, err := a.spool.Append(ctx, h)
+	return err
+}
+
+// inspector reads a scope's artifacts by its connector.
+func (a *Agent) inspector(connector string) (*inspect.Inspector, error) {
+	scanners := make([]inspect.Scanner, len(a.pools))
+	for i, p := range a.pools {
+		scanners[i] = p
+	}
+	return inspect.New(inspect.Config{Source: a.connector[connector], Scanners: scanners, Jobs: a.cfg.Settings.Jobs})
+}
+
+// source hands the spool's statements to the publisher.
+type source struct{ spool *spool.Spool }
+
+func (s source) Next(ctx context.Context, most, mostBytes int) (publish.Batch, error) {
+	entries, err := s.spool.Next(ctx, most, mostBytes)
+	if err != nil {
+		return publish.Batch{}, err
+	}
+	batch := publish.Batch{Done: func() error {
+		faultpoint.Hit("broker-acked")
+		return s.spool.Ack(entries[len(entries)-1].Place)
+	}}
+	for _, e := range entries {
+		batch.Envelopes = append(batch.Envelopes, e.Envelope)
+	}
+	return batch, nil
+}

@@ -1,0 +1,222 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/cavra/cavra/aggregator/internal/access"
+	"github.com/cavra/cavra/aggregator/internal/serve"
+	"github.com/cavra/cavra/schemas/predicate"
+	"github.com/cavra/cavra/schemas/topic"
+)
+
+type none struct{}
+
+type digestPath struct {
+	Digest string `path:"digest" pattern:"^sha256:[0-9a-f]{64}$" doc:"A digest."`
+}
+
+type agentPath struct {
+	ID string `path:"id" maxLength:"64" doc:"An agent's id."`
+}
+
+type artifactQuery struct {
+	Verdict string `query:"verdict" enum:"pass,warn,fail,error,unassessed" doc:"Only artifacts of this verdict."`
+	After   string `query:"after" maxLength:"80" doc:"The cursor that the page before gave as next."`
+	Limit   uint32 `query:"limit" minimum:"1" maximum:"500" default:"100"`
+}
+
+type exposureQuery struct {
+	Severity string `query:"severity" enum:"info,low,medium,high,critical"`
+	Status   string `query:"status" enum:"open,resolved"`
+	Offset   uint32 `query:"offset" maximum:"10000000"`
+	Limit    uint32 `query:"limit" minimum:"1" maximum:"500" default:"100"`
+}
+
+type pageQuery struct {
+	Offset uint32 `query:"offset" maximum:"10000000"`
+	Limit  uint32 `query:"limit" minimum:"1" maximum:"500" default:"100"`
+}
+
+func (o operations) posture() {
+	add(o, access.PostureRead, get("get-posture", "/v1/posture", "Posture", "The tenant's posture now.", "posture"),
+		func(ctx context.Context, p access.Principal, _ *none) (*body[serve.Posture], error) {
+			doc, err := o.cfg.Service.Posture(ctx, p.Tenant)
+			return &body[serve.Posture]{doc}, err
+		})
+	add(o, access.PostureRead, get("list-artifacts", "/v1/artifacts", "Artifacts", "What something points to now, the worst first.", "posture"),
+		func(ctx context.Context, p access.Principal, in *artifactQuery) (*body[serve.ArtifactList], error) {
+			doc, err := o.cfg.Service.Artifacts(ctx, p.Tenant, in.Verdict, in.After, in.Limit)
+			return &body[serve.ArtifactList]{doc}, err
+		})
+	add(o, access.PostureRead, get("get-artifact", "/v1/artifacts/{digest}", "Artifact", "One artifact: what was found, and where it lies.", "posture"),
+		func(ctx context.Context, p access.Principal, in *digestPath) (*body[serve.ArtifactDetail], error) {
+			doc, err := o.cfg.Service.Artifact(ctx, p.Tenant, predicate.Digest(in.Digest))
+			return &body[serve.ArtifactDetail]{doc}, err
+		})
+	add(o, access.PostureRead, get("list-exposures", "/v1/exposures", "Exposures", "Findings at references: open ones first, by falling severity.", "posture"),
+		func(ctx context.Context, p access.Principal, in *exposureQuery) (*body[serve.ExposureList], error) {
+			doc, err := o.cfg.Service.Exposures(ctx, p.Tenant, in.Severity, in.Status, in.Offset, in.Limit)
+			return &body[serve.ExposureList]{doc}, err
+		})
+}
+
+func (o operations) agents() {
+	add(o, access.AgentsRead, get("list-agents", "/v1/agents", "Agents", "The tenant's agents, their chains, gaps and forks.", "agents"),
+		func(ctx context.Context, p access.Principal, _ *none) (*body[serve.AgentList], error) {
+			doc, err := o.cfg.Service.Agents(ctx, p.Tenant)
+			return &body[serve.AgentList]{doc}, err
+		})
+	add(o, access.AgentsRead, get("get-agent", "/v1/agents/{id}", "Agent", "One agent.", "agents"),
+		func(ctx context.Context, p access.Principal, in *agentPath) (*body[serve.Agent], error) {
+			doc, err := o.cfg.Service.Agent(ctx, p.Tenant, in.ID)
+			return &body[serve.Agent]{doc}, err
+		})
+	add(o, access.QuarantineRead, get("list-quarantine", "/v1/quarantine", "Quarantine", "What was refused, and why; the latest first.", "agents"),
+		func(ctx context.Context, p access.Principal, in *pageQuery) (*body[serve.RefusedList], error) {
+			doc, err := o.cfg.Service.Quarantine(ctx, p.Tenant, in.Offset, in.Limit)
+			return &body[serve.RefusedList]{doc}, err
+		})
+}
+
+// envelope is an answer with an envelope's exact bytes.
+type envelope struct {
+	ContentType        string `header:"Content-Type"`
+	ContentDisposition string `header:"Content-Disposition"`
+	Body               []byte
+}
+
+type chainQuery struct {
+	agentPath
+	AfterEpoch    uint64 `query:"after_epoch" maximum:"9007199254740991"`
+	AfterSequence uint64 `query:"after_sequence" maximum:"9007199254740991"`
+	Limit         uint32 `query:"limit" minimum:"1" maximum:"10000" default:"10000"`
+}
+
+func (o operations) evidence() {
+	add(o, access.PostureRead, get("get-statement", "/v1/statements/{digest}", "Statement", "One signed statement, verified again, with its envelope.", "evidence"),
+		func(ctx context.Context, p access.Principal, in *digestPath) (*body[serve.Statement], error) {
+			doc, err := o.cfg.Service.Statement(ctx, p.Tenant, predicate.Digest(in.Digest))
+			return &body[serve.Statement]{doc}, err
+		})
+	op := get("get-envelope", "/v1/statements/{digest}/envelope", "Envelope", "The DSSE envelope, byte for byte as it arrived.", "evidence")
+	op.Responses = map[string]*huma.Response{"200": {
+		Description: "The envelope.",
+		Content:     map[string]*huma.MediaType{topic.ContentType: {Schema: &huma.Schema{Type: huma.TypeString, Format: "binary"}}},
+	}}
+	add(o, access.PostureRead, op, func(ctx context.Context, p access.Principal, in *digestPath) (*envelope, error) {
+		digest := predicate.Digest(in.Digest)
+		doc, err := o.cfg.Service.Statement(ctx, p.Tenant, digest)
+		return &envelope{topic.ContentType, `attachment; filename="` + digest.Hex() + `.dsse.json"`, doc.Envelope}, err
+	})
+	add(o, access.PostureRead, get("export-artifact", "/v1/artifacts/{digest}/evidence", "Evidence of an artifact", "Its scan statements and the keys, for `cavra verify`.", "evidence"),
+		func(ctx context.Context, p access.Principal, in *digestPath) (*body[serve.Export], error) {
+			doc, err := o.cfg.Service.ExportArtifact(ctx, p.Tenant, predicate.Digest(in.Digest))
+			return &body[serve.Export]{doc}, err
+		})
+	add(o, access.AgentsRead, get("export-chain", "/v1/agents/{id}/evidence", "Evidence of an agent", "A page of its chain and the keys, for `cavra verify`.", "evidence"),
+		func(ctx context.Context, p access.Principal, in *chainQuery) (*body[serve.Export], error) {
+			doc, err := o.cfg.Service.ExportChain(ctx, p.Tenant, in.ID, in.AfterEpoch, in.AfterSequence, in.Limit)
+			return &body[serve.Export]{doc}, err
+		})
+}
+
+// JoinTokenRequest asks for a join token.
+type JoinTokenRequest struct {
+	TTLSeconds int64  `json:"ttl_seconds" minimum:"1" maximum:"2592000" doc:"How long it is good, at most 30 days."`
+	AgentName  string `json:"agent_name,omitempty" maxLength:"128" doc:"What the new agent is called."`
+	Agent      string `json:"agent,omitempty" maxLength:"64" doc:"An enrolled agent, to open a new epoch of it."`
+}
+
+// TokenRequest asks for an API token.
+type TokenRequest struct {
+	Name       string   `json:"name" minLength:"1" maxLength:"128"`
+	Scopes     []string `json:"scopes" minItems:"1" maxItems:"16" doc:"posture:read, quarantine:read, agents:read, agents:enrol, tokens:write, admin"`
+	TTLSeconds int64    `json:"ttl_seconds,omitempty" minimum:"0" maximum:"315360000" doc:"0 is for good."`
+}
+
+// MadeToken is a secret that is shown this once.
+type MadeToken struct {
+	Token     string     `json:"token"`
+	ExpiresAt *time.Time `json:"expires_at,omitempty"`
+}
+
+// TokenList lists API tokens, without their secrets.
+type TokenList struct {
+	Tokens []Token `json:"tokens"`
+}
+
+// Token is an API token.
+type Token struct {
+	Name      string     `json:"name"`
+	Scopes    []string   `json:"scopes"`
+	CreatedAt time.Time  `json:"created_at"`
+	ExpiresAt *time.Time `json:"expires_at,omitempty"`
+}
+
+type namePath struct {
+	Name string `path:"name" maxLength:"128"`
+}
+
+func (o operations) tokens() {
+	op := huma.Operation{
+		OperationID: "create-join-token", Method: http.MethodPost, Path: "/v1/join-tokens", Summary: "Make a join token",
+		Description: "A one-time token that enrols one agent.", Tags: []string{"tokens"}, DefaultStatus: http.StatusCreated,
+	}
+	add(o, access.AgentsEnrol, op, func(ctx context.Context, p access.Principal, in *body[JoinTokenRequest]) (*body[MadeToken], error) {
+		expires := after(in.Body.TTLSeconds)
+		secret, err := o.cfg.Gate.CreateJoinToken(ctx, p, in.Body.Agent, in.Body.AgentName, expires)
+		return &body[MadeToken]{MadeToken{secret, &expires}}, err
+	})
+	op = huma.Operation{
+		OperationID: "create-token", Method: http.MethodPost, Path: "/v1/tokens", Summary: "Make an API token",
+		Description: "A token for this tenant, with no scope that the caller has not.", Tags: []string{"tokens"}, DefaultStatus: http.StatusCreated,
+	}
+	add(o, access.TokensWrite, op, o.createToken)
+	add(o, access.TokensWrite, get("list-tokens", "/v1/tokens", "API tokens", "The tenant's live API tokens.", "tokens"),
+		func(ctx context.Context, p access.Principal, _ *none) (*body[TokenList], error) {
+			stored, err := o.cfg.Control.APITokens(ctx, p.Tenant)
+			list := TokenList{Tokens: []Token{}}
+			for _, t := range stored {
+				if !t.Live(time.Now()) {
+					continue
+				}
+				k := Token{Name: t.Name, Scopes: t.Scopes, CreatedAt: t.CreatedAt.UTC()}
+				if !t.ExpiresAt.IsZero() {
+					k.ExpiresAt = &t.ExpiresAt
+				}
+				list.Tokens = append(list.Tokens, k)
+			}
+			return &body[TokenList]{list}, err
+		})
+	op = huma.Operation{
+		OperationID: "revoke-token", Method: http.MethodDelete, Path: "/v1/tokens/{name}", Summary: "Revoke an API token",
+		Description: "Ends the token and its sessions at once.", Tags: []string{"tokens"}, DefaultStatus: http.StatusNoContent,
+	}
+	add(o, access.TokensWrite, op, func(ctx context.Context, p access.Principal, in *namePath) (*none, error) {
+		return nil, o.cfg.Gate.RevokeToken(ctx, p, in.Name)
+	})
+}
+
+func (o operations) createToken(ctx context.Context, p access.Principal, in *body[TokenRequest]) (*body[MadeToken], error) {
+	scopes := make([]access.Scope, len(in.Body.Scopes))
+	for i, word := range in.Body.Scopes {
+		scope, err := access.ParseScope(word)
+		if err != nil {
+			return nil, huma.Error422UnprocessableEntity(err.Error())
+		}
+		scopes[i] = scope
+	}
+	var made MadeToken
+	var expires time.Time
+	if in.Body.TTLSeconds > 0 {
+		expires = after(in.Body.TTLSeconds)
+		made.ExpiresAt = &expires
+	}
+	var err error
+	made.Token, err = o.cfg.Gate.CreateToken(ctx, p, in.Body.Name, scopes, expires)
+	return &body[MadeToken]{made}, err
+}
