@@ -1,12 +1,26 @@
 package ingest
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
 	"math/rand/v2"
+	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/cavra/cavra/aggregator/internal/clickhouse"
+	"github.com/cavra/cavra/aggregator/internal/control"
 	"github.com/cavra/cavra/aggregator/internal/embedded/clickhouse/enginetest"
+	"github.com/cavra/cavra/aggregator/internal/row"
 	"github.com/cavra/cavra/schemas/predicate"
+	"github.com/cavra/cavra/schemas/topic"
 )
 
 // tally is the rollup that a statement counts in by its type.
@@ -72,6 +86,192 @@ func TestEverythingOnceInEffect(t *testing.T) {
 		if got[o] != n {
 			t.Errorf("%v: %d counted, want %d", o, got[o], n)
 		}
+	}
+}
+
+// rowsFunc is a Rows around another one.
+type rowsFunc func(context.Context, *row.Batch, string) error
+
+func (f rowsFunc) Insert(ctx context.Context, b *row.Batch, token string) error {
+	return f(ctx, b, token)
+}
+
+// TestAPlanThatRunsAgainIsDecidedAlike: the rows are there, the commit is not, and
+// in between the key is revoked. What the plan held is decided as of the plan's
+// time; what comes after is refused.
+func TestAPlanThatRunsAgainIsDecidedAlike(t *testing.T) {
+	w := newWorld(t, enginetest.Library(t), 1)
+	one := newAgent(t, "one", "a")
+	w.enrol(one)
+	rnd := rand.New(rand.NewPCG(4, 4))
+	w.send(0, one.publish(w.ledger, 0, rnd, 50)...)
+	a := w.open()
+	var batches []*row.Batch
+	a.change(t, func(c *Config) {
+		c.Rows = rowsFunc(func(ctx context.Context, b *row.Batch, token string) error {
+			err := a.db.Insert(ctx, b, fmt.Sprint(token, len(batches)))
+			batches = append(batches, b)
+			if len(batches) > 1 || err != nil {
+				return err
+			}
+			if err := a.store.RevokeAgent(ctx, "one", one.id.Agent); err != nil {
+				return err
+			}
+			return io.ErrUnexpectedEOF
+		})
+	})
+	w.run(a)
+	if len(batches) < 2 {
+		t.Fatalf("%d inserts", len(batches))
+	}
+	if diff := cmp.Diff(batches[0], batches[1]); diff != "" {
+		t.Errorf("decided otherwise (-first +second):\n%s", diff)
+	}
+	late := one.next()
+	w.send(0, late.value)
+	w.ledger.refused(0, late.value, "revoked_key")
+	w.run(a)
+	w.judge(a)
+}
+
+// TestLinksThatTheControlStoreHasForgotten: a replay and a fork far behind the
+// window are told apart by the archive.
+func TestLinksThatTheControlStoreHasForgotten(t *testing.T) {
+	w := newWorld(t, enginetest.Library(t), 1)
+	one := newAgent(t, "one", "a")
+	w.enrol(one)
+	send := func(s signed) {
+		w.ledger.verified(0, one.id, s.entry)
+		w.send(0, s.value)
+	}
+	var all []signed
+	var values [][]byte
+	for range control.Window + 400 {
+		s := one.next()
+		w.ledger.verified(0, one.id, s.entry)
+		all, values = append(all, s), append(values, s.value)
+	}
+	w.send(0, values...)
+	a := w.open()
+	w.run(a)
+	send(all[4])
+	send(one.sign(one.statement(one.link(8, all[6].entry.digest), "another")))
+	w.run(a)
+	send(one.sign(one.statement(one.link(9, all[7].entry.digest), "another")))
+	send(one.next())
+	w.run(a)
+	w.judge(a)
+}
+
+// TestTwoThatBelieveTheyHaveThePartition run over the same partitions side by
+// side, each outside of any group.
+func TestTwoThatBelieveTheyHaveThePartition(t *testing.T) {
+	w := newWorld(t, enginetest.Library(t), 2)
+	fleet(w, 5, 600)
+	a := w.open()
+	a.change(t, func(c *Config) { c.MaxMessages = 10 })
+	other, err := New(a.cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	group, ctx := errgroup.WithContext(ctx)
+	for _, i := range []*Ingest{other, a.ingest} {
+		for p := range w.place.Partitions {
+			group.Go(func() error {
+				if err := i.Run(ctx, p, a.consumer.Partition(p)); !errors.Is(err, context.Canceled) {
+					return err
+				}
+				return nil
+			})
+		}
+	}
+	w.wait(a, func() bool { done, err := a.reached(w.place.Ends); return done || err != nil })
+	cancel()
+	if err := group.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	w.judge(a)
+}
+
+// TestALogThatWasRewrittenStopsItsPartition and no other.
+func TestALogThatWasRewrittenStopsItsPartition(t *testing.T) {
+	w := newWorld(t, enginetest.Library(t), 2)
+	fleet(w, 6, 100)
+	a := w.open()
+	plan := &control.Plan{Topic: topic.Statements, Partition: 1, From: 0, Next: 10, Count: 10, SHA256: [32]byte{1}, Owner: "before"}
+	if err := a.store.RecordPlan(context.Background(), plan); err != nil {
+		t.Fatal(err)
+	}
+	state := w.runUntil(a, func(h []Health) bool { return len(h) == 2 && h[0].Lag() == 0 && h[0].Next > 0 && h[1].State == Stopped })
+	if want := "offsets [0, 10): other messages than there were"; !strings.Contains(state[1].LastError, want) || state[1].Next != 0 {
+		t.Errorf("partition 1: %+v", state[1])
+	}
+	if n := len(w.lines(a, "SELECT digest FROM receipts FINAL WHERE partition = 1")); n != 0 {
+		t.Errorf("%d receipts of the stopped partition", n)
+	}
+}
+
+func TestWhatDoesNotPassStopsThePartition(t *testing.T) {
+	w := newWorld(t, enginetest.Library(t), 1)
+	fleet(w, 7, 20)
+	a := w.open()
+	tries := 0
+	a.change(t, func(c *Config) {
+		c.Rows = rowsFunc(func(context.Context, *row.Batch, string) error {
+			tries++
+			return &clickhouse.SchemaError{What: "table scans", Problem: "it is missing"}
+		})
+	})
+	state := w.runUntil(a, func(h []Health) bool { return len(h) == 1 && h[0].State == Stopped })
+	if tries != 1 || !strings.Contains(state[0].LastError, "it is missing") {
+		t.Errorf("%d tries, %+v", tries, state[0])
+	}
+}
+
+// TestWhatTheLogDroppedIsShown: what is left is taken in, and what is gone has a
+// receipt as a range.
+func TestWhatTheLogDroppedIsShown(t *testing.T) {
+	w := newWorld(t, enginetest.Library(t), 1)
+	fleet(w, 8, 100)
+	if err := w.broker.TrimBefore(topic.Statements, 0, 40); err != nil {
+		t.Fatal(err)
+	}
+	a := w.open()
+	w.run(a)
+	got := w.lines(a, "SELECT concat(outcome, ' ', toString(offset), ' ', toString(last_offset)) FROM receipts FINAL WHERE offset <= 40 ORDER BY offset")
+	if len(got) != 2 || got[0] != "lost 0 39" || !strings.HasSuffix(got[1], " 40 40") {
+		t.Errorf("receipts %v", got)
+	}
+	if h := a.ingest.Health()[0]; h.Lost != 40 || h.Lag() != 0 {
+		t.Errorf("health %+v", h)
+	}
+}
+
+func TestHealthShowsAStall(t *testing.T) {
+	w := newWorld(t, enginetest.Library(t), 1)
+	fleet(w, 9, 20)
+	a := w.open()
+	var shift atomic.Int64
+	a.change(t, func(c *Config) {
+		c.Now = func() time.Time { return time.Now().Add(time.Duration(shift.Load())) }
+		c.Rows = rowsFunc(func(ctx context.Context, _ *row.Batch, _ string) error {
+			shift.Store(int64(c.StallAfter) + int64(time.Minute))
+			return io.ErrUnexpectedEOF
+		})
+	})
+	state := w.runUntil(a, func(h []Health) bool { return len(h) == 1 && h[0].State == Stalled })
+	if state[0].Lag() != 20 || state[0].LastError == "" {
+		t.Errorf("%+v", state[0])
+	}
+	if h := a.ingest.Health()[0]; h.State != Away {
+		t.Errorf("after the end: %+v", h)
+	}
+}
+
+func TestConfigIsChecked(t *testing.T) {
+	if _, err := New(Default()); err == nil || !strings.Contains(err.Error(), "topic and owner") {
+		t.Errorf("%v", err)
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
-	"database/sql"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -51,6 +50,7 @@ type aggregator struct {
 	db       *clickhouse.DB
 	conn     driver.Conn
 	consumer *kafka.Consumer
+	cfg      Config
 	close    func() error
 }
 
@@ -106,8 +106,19 @@ func (a *aggregator) connect(ctx context.Context, p place, e *engine.Engine, log
 	if p.MaxMessages > 0 {
 		cfg.MaxMessages = p.MaxMessages
 	}
+	a.cfg = cfg
 	a.ingest, err = New(cfg)
 	return err
+}
+
+// change builds the ingest anew with another configuration.
+func (a *aggregator) change(tb testing.TB, f func(*Config)) {
+	tb.Helper()
+	f(&a.cfg)
+	var err error
+	if a.ingest, err = New(a.cfg); err != nil {
+		tb.Fatal(err)
+	}
 }
 
 // run takes in the topic until every partition has reached its end.
@@ -208,31 +219,31 @@ func newWorld(tb testing.TB, library string, partitions int) *world {
 
 func (w *world) controlPath() string { return filepath.Join(w.place.Dir, "control.db") }
 
-// exec changes the control store's database behind its back.
-func (w *world) exec(query string, args ...any) {
+// enrol enrols the agents' keys and gives each agent its identifier.
+func (w *world) enrol(agents ...*agent) {
 	w.tb.Helper()
-	db, err := sql.Open("sqlite", "file:"+w.controlPath()+"?_pragma=busy_timeout(5000)")
-	if err == nil {
-		_, err = db.Exec(query, args...)
-		err = errors.Join(err, db.Close())
-	}
+	ctx := context.Background()
+	store, err := control.Open(ctx, control.Config{Path: w.controlPath()})
 	if err != nil {
 		w.tb.Fatal(err)
 	}
-}
-
-func (w *world) enrol(agents ...*agent) {
-	w.tb.Helper()
 	for _, a := range agents {
-		der, err := a.key.Public().DER()
+		if err := store.CreateTenant(ctx, a.id.Tenant, a.id.Tenant); err != nil && !errors.Is(err, control.ErrExists) {
+			w.tb.Fatal(err)
+		}
+		token := control.JoinToken{Hash: sha256.Sum256([]byte(a.key.Public().ID())), Tenant: a.id.Tenant, AgentName: a.id.Agent,
+			CreatedBy: "test", ExpiresAt: time.Now().Add(time.Hour)}
+		if err := store.CreateJoinToken(ctx, token); err != nil {
+			w.tb.Fatal(err)
+		}
+		e, err := store.RedeemJoinToken(ctx, token.Hash, a.key.Public())
 		if err != nil {
 			w.tb.Fatal(err)
 		}
-		id := sha256.Sum256(der)
-		w.exec(`INSERT INTO tenants (id, name, created_at) VALUES ($1, $1, 0) ON CONFLICT DO NOTHING`, a.id.Tenant)
-		w.exec(`INSERT INTO agents (tenant, id, name, status, created_at) VALUES ($1, $2, $2, 'active', 0) ON CONFLICT DO NOTHING`, a.id.Tenant, a.id.Agent)
-		w.exec(`INSERT INTO keys (key_id, tenant, agent, epoch, algorithm, public_key, status, created_at) VALUES ($1, $2, $3, 1, 'ed25519', $4, 'active', 0)`,
-			id[:], a.id.Tenant, a.id.Agent, der)
+		a.id.Agent, a.id.Epoch = e.Agent, e.Epoch
+	}
+	if err := store.Close(); err != nil {
+		w.tb.Fatal(err)
 	}
 }
 
@@ -271,6 +282,38 @@ func (w *world) run(a *aggregator) {
 	if err := a.run(ctx, w.place.Ends); err != nil {
 		w.tb.Fatal(err)
 	}
+}
+
+// wait returns when a condition holds.
+func (w *world) wait(a *aggregator, holds func() bool) {
+	w.tb.Helper()
+	deadline := time.After(time.Minute)
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for !holds() {
+		select {
+		case <-deadline:
+			w.tb.Fatalf("it did not come to pass: %+v", a.ingest.Health())
+		case <-tick.C:
+		}
+	}
+}
+
+// runUntil takes in all partitions until their health is as wanted, and returns
+// that.
+func (w *world) runUntil(a *aggregator, wanted func([]Health) bool) (state []Health) {
+	w.tb.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	group, ctx := errgroup.WithContext(ctx)
+	for p := range w.place.Partitions {
+		group.Go(func() error { return a.ingest.Run(ctx, p, a.consumer.Partition(p)) })
+	}
+	w.wait(a, func() bool { state = a.ingest.Health(); return wanted(state) })
+	cancel()
+	if err := group.Wait(); !errors.Is(err, context.Canceled) {
+		w.tb.Error(err)
+	}
+	return state
 }
 
 // judge compares what the aggregator has with what the ledger implies.
