@@ -169,7 +169,7 @@ func TestTwoThatBelieveTheyHaveThePartition(t *testing.T) {
 	w := newWorld(t, enginetest.Library(t), 2)
 	fleet(w, 5, 600)
 	a := w.open()
-	a.change(t, func(c *Config) { c.MaxMessages = 10 })
+	a.change(t, func(c *Config) { c.MaxMessages = 30 })
 	other, err := New(a.cfg)
 	if err != nil {
 		t.Fatal(err)
