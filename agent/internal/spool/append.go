@@ -65,6 +65,7 @@ func (s *Spool) room(ctx context.Context) error {
 		if !waited {
 			waited = true
 			s.full = s.cfg.Now()
+			s.notify()
 			s.cfg.Log.WarnContext(ctx, "the spool is full: scanning waits until the broker takes statements",
 				slog.Int64("bytes", s.disk()), slog.Int64("max_bytes", s.cfg.MaxBytes))
 		}

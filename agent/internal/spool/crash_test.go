@@ -148,15 +148,23 @@ func judge(t *testing.T, dir string) (statements int) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		take(sent{Place{p.Place().Epoch, p.Place().Sequence}, e.Digest(), p})
+		take(sent{Place{p.Place().Epoch, p.Place().Sequence}, e.Digest(), p, envelope})
+	}
+	broker, err := os.OpenFile(filepath.Join(dir, "broker"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		t.Fatal(err)
 	}
 	cfg := config(t, filepath.Join(dir, "spool"))
 	cfg.MaxBytes, cfg.SegmentBytes = MinMaxBytes, 60_000
 	s := mustOpen(t, cfg, false)
 	for _, m := range drain(t, s, 100) {
 		take(m)
+		publish(t, broker, m.envelope)
 	}
 	mustClose(t, s)
+	if err := broker.Close(); err != nil {
+		t.Fatal(err)
+	}
 	all := make([]sent, 0, last)
 	for n := uint64(1); n <= last; n++ {
 		m, ok := at[n]
@@ -187,6 +195,13 @@ func judge(t *testing.T, dir string) (statements int) {
 		}
 	}
 	return len(all)
+}
+
+func publish(t *testing.T, broker *os.File, envelope []byte) {
+	t.Helper()
+	if _, err := fmt.Fprintf(broker, "\n%s.", base64.StdEncoding.EncodeToString(envelope)); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func start(t *testing.T, binary, dir string, run int, point string) *exec.Cmd {

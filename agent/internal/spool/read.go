@@ -48,13 +48,14 @@ func (s *Spool) Next(ctx context.Context, maxEntries int, maxBytes int) ([]Entry
 	if err != nil {
 		return nil, err
 	}
-	if err := s.expose(); err != nil {
-		return nil, err
-	}
 	s.mu.Lock()
 	from := s.acked
 	g := *s.segmentAfter(from)
 	s.mu.Unlock()
+	// After the copy was made: what is appended meanwhile is not handed out.
+	if err := s.expose(); err != nil {
+		return nil, err
+	}
 	if err := s.reader.seek(s.path(g.name), &g, from); err != nil {
 		return nil, err
 	}

@@ -96,8 +96,9 @@ func mustAppend(t testing.TB, s *Spool, ps ...predicate.Predicate) []chain.Head 
 // sent is a statement as a broker would see it.
 type sent struct {
 	Place
-	digest predicate.Digest
-	p      predicate.Predicate
+	digest   predicate.Digest
+	p        predicate.Predicate
+	envelope []byte
 }
 
 // drain takes everything out of the spool, as a publisher would.
@@ -137,7 +138,7 @@ func open(t testing.TB, e Entry, k *identity.Key) sent {
 	if e.Digest != envelope.Digest() || e.PredicateType != p.PredicateType() || e.Sequence != l.Sequence || e.Epoch != l.Epoch {
 		t.Fatalf("entry %d/%d %s %s holds %d/%d %s", e.Epoch, e.Sequence, e.PredicateType, e.Digest, l.Epoch, l.Sequence, envelope.Digest())
 	}
-	return sent{e.Place, e.Digest, p}
+	return sent{e.Place, e.Digest, p, e.Envelope}
 }
 
 // unbroken checks that statements are one whole chain from its first on.
