@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"net/http"
 	"time"
@@ -127,7 +128,7 @@ func (o operations) evidence() {
 // JoinTokenRequest asks for a join token.
 type JoinTokenRequest struct {
 	TTLSeconds int64  `json:"ttl_seconds" minimum:"1" maximum:"2592000" doc:"How long it is good, at most 30 days."`
-	AgentName  string `json:"agent_name,omitempty" maxLength:"128" doc:"What the new agent is called."`
+	AgentName  string `json:"agent_name,omitempty" maxLength:"128" doc:"What the new agent is called; agent, unless it is given."`
 	Agent      string `json:"agent,omitempty" maxLength:"64" doc:"An enrolled agent, to open a new epoch of it."`
 }
 
@@ -168,7 +169,8 @@ func (o operations) tokens() {
 	}
 	add(o, access.AgentsEnrol, op, func(ctx context.Context, p access.Principal, in *body[JoinTokenRequest]) (*body[MadeToken], error) {
 		expires := after(in.Body.TTLSeconds)
-		secret, err := o.cfg.Gate.CreateJoinToken(ctx, p, in.Body.Agent, in.Body.AgentName, expires)
+		name := cmp.Or(in.Body.AgentName, in.Body.Agent, "agent")
+		secret, err := o.cfg.Gate.CreateJoinToken(ctx, p, in.Body.Agent, name, expires)
 		return &body[MadeToken]{MadeToken{secret, &expires}}, err
 	})
 	op = huma.Operation{
