@@ -160,7 +160,7 @@ func (d *demo) startAggregator(ctx context.Context) (string, error) {
 
 func (d *demo) enrol(ctx context.Context) (string, error) {
 	token := filepath.Join(d.dir, "join.token")
-	if err := d.aggregator.JoinToken(ctx, token); err != nil {
+	if err := d.aggregator.JoinToken(ctx, token, "--name", "demo"); err != nil {
 		return "", err
 	}
 	// By default names leave the agent only as keyed hashes. A demo is for eyes.

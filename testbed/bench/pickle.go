@@ -1,0 +1,163 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/cavra/cavra/schemas/report"
+	"github.com/cavra/cavra/testbed/stack"
+)
+
+// The reference scanner, pinned by version and digest.
+const (
+	picklescan     = "picklescan==1.0.5"
+	picklescanHash = "sha256:2abb3d4959a7ee9ccb1e1296db7c56f624bf6d345b93a0a9cf4185bc650dc2fd"
+)
+
+// denseItems is how many entries the measured pickle has; each has seven
+// opcodes.
+const denseItems = 1_000_000
+
+// pickle scans one dense pickle with both scanners.
+func (b *bench) pickle(ctx context.Context) error {
+	dir := filepath.Join(b.dir, "pickle")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return err
+	}
+	file := filepath.Join(dir, "dense.pkl")
+	ops, err := writeDense(file, denseItems)
+	if err != nil {
+		return err
+	}
+	other, err := b.installPicklescan(ctx)
+	if err != nil {
+		return err
+	}
+	if err := warm(dir); err != nil {
+		return err
+	}
+	ours, err := b.scans(ctx, 3, dir)
+	if err != nil {
+		return err
+	}
+	if err := b.complete(ours.stdout); err != nil {
+		return err
+	}
+	theirs, err := measure(ctx, []int{0}, other, "-p", file)
+	if err != nil {
+		return err
+	}
+	rate := func(c cost) float64 { return float64(ops) / c.wall.Seconds() }
+	size, err := os.Stat(file)
+	if err != nil {
+		return err
+	}
+	how := fmt.Sprintf("%d opcodes in %d MiB, whole programs; ours the median of 3", ops, size.Size()/mib)
+	b.rows = append(b.rows,
+		row{"pickle", fmt.Sprintf("%.2f M opcodes/s", rate(ours)/1e6), fmt.Sprintf("%.2f M opcodes/s (picklescan)", rate(theirs)/1e6), fmt.Sprintf("%.1f times", rate(ours)/rate(theirs)), how},
+		row{"pickle, peak memory", fmt.Sprintf("%d MiB", ours.memory/mib), fmt.Sprintf("%d MiB (picklescan)", theirs.memory/mib), fmt.Sprintf("%.2f of it", float64(ours.memory)/float64(theirs.memory)), "resident, summed over all processes of each"})
+	return nil
+}
+
+// scans runs `cavra scan` over a folder several times; the wall time is the
+// median.
+func (b *bench) scans(ctx context.Context, times int, dir string) (cost, error) {
+	var last cost
+	var walls []time.Duration
+	for range times {
+		c, err := measure(ctx, []int{0}, b.programs.Cavra(), "scan", "--quiet", "--format", "json", "--fail-on", "never", "--allow-incomplete", dir)
+		if err != nil {
+			return cost{}, err
+		}
+		c.memory = max(c.memory, last.memory)
+		last = c
+		walls = append(walls, c.wall)
+	}
+	last.wall = median(walls)
+	return last, nil
+}
+
+// complete checks that a scan looked at every byte: a fast scan of half a file
+// is no figure.
+func (b *bench) complete(stdout []byte) error {
+	var r report.Report
+	if err := json.Unmarshal(stdout, &r); err != nil {
+		return fmt.Errorf("read report: %w", err)
+	}
+	if !r.Summary.Complete {
+		return errors.New("the scan was not complete, so its time says nothing")
+	}
+	return nil
+}
+
+// installPicklescan makes a virtual environment of its own, once.
+func (b *bench) installPicklescan(ctx context.Context) (string, error) {
+	venv := filepath.Join(b.cache, "venv-1.0.5")
+	program := filepath.Join(venv, "bin", "picklescan")
+	if _, err := os.Stat(program); err == nil {
+		return program, nil
+	}
+	if err := os.MkdirAll(b.cache, 0o755); err != nil {
+		return "", err
+	}
+	requirements := filepath.Join(b.dir, "requirements.txt")
+	if err := os.WriteFile(requirements, []byte(picklescan+" --hash="+picklescanHash+"\n"), 0o644); err != nil {
+		return "", err
+	}
+	for _, args := range [][]string{
+		{"python3", "-m", "venv", venv},
+		{filepath.Join(venv, "bin", "pip"), "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--require-hashes", "-r", requirements},
+	} {
+		out, err := stack.Command(ctx, nil, args[0], args[1:]...)
+		if err != nil {
+			return "", fmt.Errorf("install picklescan (python3 with venv and PyPI are needed): %w", err)
+		}
+		if out.Code != 0 {
+			return "", errors.Join(fmt.Errorf("install picklescan (python3 with venv and PyPI are needed): %s: exit code %d: %s%s", args[0], out.Code, out.Stdout, out.Stderr), os.RemoveAll(venv))
+		}
+	}
+	return program, nil
+}
+
+// writeDense writes a pickle of n small entries, as dense in opcodes as real
+// vocabularies and configurations are, and counts the opcodes.
+func writeDense(name string, n int) (ops int, err error) {
+	f, err := os.Create(name)
+	if err != nil {
+		return 0, err
+	}
+	w := bufio.NewWriterSize(f, mib)
+	put := func(s string) {
+		ops++
+		_, _ = w.WriteString(s) // Flush gives the error
+	}
+	put("\x80\x02")
+	put("}")
+	put("q\x00")
+	const batch = 1000
+	for i := range n {
+		if i%batch == 0 {
+			put("(")
+		}
+		key := fmt.Sprintf("t%07d", i)
+		put("X" + string(binary.LittleEndian.AppendUint32(nil, uint32(len(key)))) + key)
+		put("r" + string(binary.LittleEndian.AppendUint32(nil, uint32(2*i+1))))
+		put("J" + string(binary.LittleEndian.AppendUint32(nil, uint32(i))))
+		put("K\x01")
+		put("\x88")
+		put("\x87")
+		put("r" + string(binary.LittleEndian.AppendUint32(nil, uint32(2*i+2))))
+		if i%batch == batch-1 || i == n-1 {
+			put("u")
+		}
+	}
+	put(".")
+	return ops, errors.Join(w.Flush(), f.Close())
+}
