@@ -38,6 +38,27 @@ test: build engine ## Pass every test that needs Go and npm only
 	go vet $(foreach m,$(MODULES),./$(m)/...)
 	go test -timeout 15m $(foreach m,$(MODULES),./$(m)/...)
 
+# Needs more: Java and Maven.
+.PHONY: test-kafka
+test-kafka: build engine ## Pass the Kafka tests and the crash scenario over Apache Kafka (needs Java and Maven)
+	cd testbed && go test -tags kafka -timeout 15m ./kafka/... ./scenario/...
+	cd aggregator && go test -tags kafka -timeout 10m ./internal/ingest/kafka
+
+# Needs more: PostgreSQL.
+.PHONY: test-postgres
+test-postgres: ## Pass the control store's tests on PostgreSQL (needs Debian's package postgresql)
+	cd aggregator && ../testbed/postgres/run.sh go test ./internal/control/... ./internal/access/... ./internal/enrol/...
+
+# Needs more: Python.
+.PHONY: test-python
+test-python: ## Compare the pickle scanner with CPython's unpicklers (needs python3)
+	cd plugins && go test -tags python ./formats/pickle
+
+# Needs more: Python, and openssl.
+.PHONY: bench
+bench: build engine ## Measure against picklescan, openssl, cat, and ingest (needs python3 with pip, and openssl)
+	go run ./testbed/bench -bin $(BIN)
+
 .PHONY: test-alone
 test-alone: ## Build and vet each module without the workspace
 	@for m in $(MODULES); do echo "$$m"; (cd $$m && GOWORK=off go build ./... && GOWORK=off go vet ./...); done
