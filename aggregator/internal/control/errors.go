@@ -87,7 +87,7 @@ func Retryable(err error) bool {
 func conflict(err error) bool {
 	var pg *pgconn.PgError
 	if errors.As(err, &pg) {
-		// serialization_failure, deadlock_detected
+		// Two transactions that cannot be put in an order, or a deadlock.
 		return pg.Code == "40001" || pg.Code == "40P01"
 	}
 	var lite *sqlite.Error
