@@ -98,7 +98,7 @@ func TestKilledAnywhereNothingIsLostOrDoubled(t *testing.T) {
 	for try := 0; ; try++ {
 		c := start("")
 		// Later with each try, so that the end is reached.
-		timer := time.AfterFunc(time.Duration(400+120*try+rnd.IntN(400))*time.Millisecond, func() { _ = c.Process.Kill() })
+		timer := time.AfterFunc(time.Duration(500+250*try+rnd.IntN(500))*time.Millisecond, func() { _ = c.Process.Kill() })
 		err := c.Wait()
 		timer.Stop()
 		if err == nil {
