@@ -90,8 +90,10 @@ type envelope struct {
 	Body               []byte
 }
 
+// chainQuery names the agent itself: parameters of an embedded struct that is not
+// exported are not read.
 type chainQuery struct {
-	agentPath
+	ID            string `path:"id" maxLength:"64" doc:"An agent's id."`
 	AfterEpoch    uint64 `query:"after_epoch" maximum:"9007199254740991"`
 	AfterSequence uint64 `query:"after_sequence" maximum:"9007199254740991"`
 	Limit         uint32 `query:"limit" minimum:"1" maximum:"10000" default:"10000"`
