@@ -217,7 +217,11 @@ func (c *child) close() {
 	}
 }
 
-// lockFolder makes dir the engine's alone until this process ends.
+// lockWait is how long an engine whose parent was killed may take to leave.
+const lockWait = 5 * time.Second
+
+// lockFolder makes dir the engine's alone until this process ends. It waits a
+// moment for the engine of an aggregator that was killed.
 func lockFolder(dir string) (*os.File, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make data folder: %w", err)
@@ -227,7 +231,17 @@ func lockFolder(dir string) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open lock of data folder: %w", err)
 	}
-	if err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	err = unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	tick := time.NewTicker(lockWait / 100)
+	defer tick.Stop()
+	for range 100 {
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			break
+		}
+		<-tick.C
+		err = unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	}
+	if err != nil {
 		closeErr := file.Close()
 		if errors.Is(err, unix.EWOULDBLOCK) {
 			return nil, fmt.Errorf("lock data folder: %w: another aggregator runs on %s: stop it, or choose another folder", ErrInUse, dir)
