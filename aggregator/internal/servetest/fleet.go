@@ -1,0 +1,172 @@
+package servetest
+
+import (
+	"bytes"
+	"testing"
+	"time"
+
+	"github.com/cavra/cavra/aggregator/internal/access"
+	"github.com/cavra/cavra/schemas/predicate"
+	"github.com/cavra/cavra/sdk/attest"
+	"github.com/cavra/cavra/sdk/identity"
+)
+
+func plain(s string) predicate.Name { return predicate.Name{Plain: s} }
+
+func keyed(s string) predicate.Name { return predicate.KeyedName([]byte("the customer's key"), s) }
+
+func found(rule, class string, severity predicate.Severity, n uint64) predicate.Finding {
+	return predicate.Finding{Rule: rule, Class: class, Location: "pickle", Severity: severity, Count: n}
+}
+
+func imported(module, name predicate.Name, judged string) predicate.Import {
+	return predicate.Import{Module: module, Name: name, How: predicate.ByStackGlobal, Judged: judged}
+}
+
+const execution = "code_execution_on_load"
+
+// samples are the artifacts of the fleet by name.
+func samples() []scanned {
+	return []scanned{
+		{name: "reverse-shell", format: "pickle", size: 421, verdict: predicate.Fail, score: 100,
+			findings: []predicate.Finding{
+				found("pickle.call.unresolved", execution, predicate.High, 2),
+				found("pickle.import.dangerous", execution, predicate.Critical, 3),
+				found("pickle.trailing.data", execution, predicate.Low, 1),
+			},
+			imports: []predicate.Import{
+				imported(plain("builtins"), plain("getattr"), predicate.JudgedDangerous),
+				imported(plain("posix"), plain("system"), predicate.JudgedDangerous),
+				imported(keyed("internal.loader"), keyed("boot"), predicate.JudgedUnknown),
+				imported(plain("collections"), plain("OrderedDict"), predicate.JudgedHarmless),
+			}},
+		{name: "odd-archive", format: "torch.zip", size: 48 << 20, inert: 47 << 20, verdict: predicate.Fail, score: 80,
+			findings: []predicate.Finding{found("archive.entry.duplicate", execution, predicate.High, 1)}},
+		{name: "own-classes", format: "pickle", size: 9_500, verdict: predicate.Warn, score: 50,
+			findings: []predicate.Finding{found("pickle.import.unknown", execution, predicate.Medium, 4)},
+			imports:  []predicate.Import{imported(keyed("acme.models"), keyed("Ranker"), predicate.JudgedUnknown)}},
+		{name: "strange", format: "unknown", size: 3 << 20, unread: 3 << 20, reason: predicate.UnknownFormat, verdict: predicate.Error},
+		{name: "cut-short", format: "torch.zip", size: 700 << 20, inert: 500 << 20, unread: 198 << 20, reason: predicate.Truncated, verdict: predicate.Error, score: 20,
+			findings: []predicate.Finding{found("archive.entry.checksum", execution, predicate.Low, 1)}},
+		{name: "weights", format: "torch.zip", size: 2 << 30, inert: 2<<30 - 80_000, verdict: predicate.Pass, score: 0},
+		{name: "array", format: "npy", size: 4 << 20, inert: 4<<20 - 128, verdict: predicate.Pass},
+		{name: "readme", format: "text", size: 2_311, verdict: predicate.Pass},
+		{name: "empty", format: "empty", verdict: predicate.Pass},
+		{name: "repository", kind: predicate.Bundle, format: "bundle", files: 3, size: 2<<30 + 2_732, inert: 2<<30 - 80_000, verdict: predicate.Fail, score: 100,
+			findings: []predicate.Finding{found("pickle.import.dangerous", execution, predicate.Critical, 3)}},
+	}
+}
+
+// Start is a fleet in which everything has happened that can.
+//
+//   - "gpu-node-7" scans all the samples and lists them, one of them unscanned
+//     and one unreadable; one of its statements arrives twice.
+//   - "notebook" has a gap, and a fork.
+//   - "ci-runner" was enrolled anew, and has been silent for hours.
+//   - "new-here" has said nothing; "lost-laptop" is revoked.
+//   - A bit was flipped in one envelope; an unknown key signed another.
+//   - The other tenant has one agent, with an artifact of its own.
+func Start(tb testing.TB) *Fleet {
+	f := Empty(tb)
+	f.gpuNode()
+	f.notebook()
+	f.ciRunner()
+	newAgent(f, access.DefaultTenant, "new-here", f.Now)
+	lost := newAgent(f, access.DefaultTenant, "lost-laptop", f.Now)
+	f.feed(f.Now.Add(-80*time.Hour), lost.open())
+	if err := f.Store.RevokeAgent(tb.Context(), access.DefaultTenant, lost.id); err != nil {
+		tb.Fatal(err)
+	}
+	f.feed(f.Now.Add(-time.Minute), lost.heartbeat(0))
+	f.stranger()
+	f.otherTenant()
+	return f
+}
+
+// keep remembers a statement by name.
+func (f *Fleet) keep(name string, envelope []byte) []byte {
+	f.tb.Helper()
+	e, err := attest.Open(envelope)
+	if err != nil {
+		f.tb.Fatal(err)
+	}
+	f.Statements[name], f.Envelopes[name] = e.Digest(), envelope
+	return envelope
+}
+
+func (f *Fleet) gpuNode() {
+	a := newAgent(f, access.DefaultTenant, "gpu-node-7", f.Now.Add(-5*time.Minute))
+	messages := [][]byte{a.open()}
+	refs := []listed{
+		{path: keyed("models/ranker/never-seen.bin"), artifact: "unscanned", size: 77},
+		{path: keyed("models/ranker/secret.bin"), problem: predicate.PermissionDenied},
+	}
+	f.Artifacts["unscanned"] = predicate.DigestOf([]byte("unscanned"))
+	for _, s := range samples() {
+		f.Artifacts[s.name] = predicate.DigestOf([]byte(s.name))
+		messages = append(messages, f.keep(s.name, a.scan(s)))
+		if s.kind == predicate.Bundle {
+			continue
+		}
+		ref := listed{path: keyed("models/ranker/" + s.name), artifact: s.name, size: s.size}
+		if s.name == "reverse-shell" || s.name == "weights" || s.name == "readme" {
+			ref.bundle, ref.path = "repository", plain("hub/acme/ranker/"+s.name)
+		}
+		refs = append(refs, ref)
+	}
+	refs = append(refs, listed{path: plain("<script>alert(1)</script>/../'\" onload=x.pkl"), artifact: "reverse-shell", size: 421})
+	messages = append(messages, f.keep("inventory", a.inventory(keyed("/srv/models"), true, refs...)))
+	messages = append(messages, a.heartbeat(3, predicate.LayerProcess, predicate.LayerEmptyEnv, predicate.LayerRlimits, predicate.LayerNetwork, predicate.LayerSeccomp, predicate.LayerLandlock))
+	messages = append(messages, messages[2]) // a replay
+	f.feed(f.Now.Add(-2*time.Minute), messages...)
+}
+
+func (f *Fleet) notebook() {
+	a := newAgent(f, access.DefaultTenant, "notebook", f.Now.Add(-40*time.Minute))
+	first := a.open()
+	before := *a
+	here := f.keep("fork-a", a.heartbeat(0, predicate.LayerProcess))
+	twin := before
+	twin.at = twin.at.Add(time.Minute)
+	there := f.keep("fork-b", twin.heartbeat(9, predicate.LayerProcess))
+	a.heartbeat(0) // never sent
+	a.heartbeat(0) // never sent
+	early := f.keep("early", a.inventory(plain("/home/ada"), true,
+		listed{path: plain("notes/модель-最終版.pkl"), artifact: "own-classes", size: 9_500},
+		listed{path: plain("x/" + string(bytes.Repeat([]byte("very-long-name-"), 14)) + ".bin"), artifact: "readme", size: 2_311}))
+	f.feed(f.Now.Add(-4*time.Minute), first, here, there, early)
+}
+
+func (f *Fleet) ciRunner() {
+	a := newAgent(f, access.DefaultTenant, "ci-runner", f.Now.Add(-30*time.Hour))
+	f.feed(f.Now.Add(-30*time.Hour), a.open(), a.heartbeat(0, predicate.LayerProcess))
+	key, err := identity.Generate(predicate.Ed25519)
+	if err != nil {
+		f.tb.Fatal(err)
+	}
+	a.key, a.counter, a.previous, a.at = key, 0, predicate.ZeroDigest, f.Now.Add(-9*time.Hour)
+	f.enrol(a, a.id)
+	good := a.open()
+	bad := bytes.Clone(a.heartbeat(0))
+	at := bytes.Index(bad, []byte(`"payload":"`)) + 200
+	bad[at] = 'A' + (bad[at]-'A'+1)%26
+	f.feed(f.Now.Add(-9*time.Hour), good, bad)
+}
+
+// stranger sends what names no key of ours.
+func (f *Fleet) stranger() {
+	key, err := identity.Generate(predicate.Ed25519)
+	if err != nil {
+		f.tb.Fatal(err)
+	}
+	a := &agent{tb: f.tb, tenant: access.DefaultTenant, id: "stranger", key: key, epoch: 1, previous: predicate.ZeroDigest, at: f.Now}
+	f.feed(f.Now.Add(-time.Hour), a.open(), []byte("\x00\x1b[31mnot an envelope"))
+}
+
+func (f *Fleet) otherTenant() {
+	a := newAgent(f, OtherTenant, "elsewhere", f.Now.Add(-time.Minute))
+	f.Artifacts["theirs"] = predicate.DigestOf([]byte("theirs"))
+	s := scanned{name: "theirs", format: "pickle", size: 20, verdict: predicate.Pass}
+	f.feed(f.Now.Add(-time.Minute), a.open(), f.keep("theirs", a.scan(s)),
+		a.inventory(plain("/opt"), true, listed{path: plain("theirs.pkl"), artifact: "theirs", size: 20}))
+}

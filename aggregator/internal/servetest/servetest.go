@@ -1,0 +1,151 @@
+// Package servetest gives the tests of what people see a small fleet: signed
+// statements of several agents and tenants, admitted and stored by the real
+// parts in a real embedded engine, with every outcome that there is.
+package servetest
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
+
+	"github.com/cavra/cavra/aggregator/internal/access"
+	"github.com/cavra/cavra/aggregator/internal/admit"
+	"github.com/cavra/cavra/aggregator/internal/clickhouse"
+	"github.com/cavra/cavra/aggregator/internal/control"
+	"github.com/cavra/cavra/aggregator/internal/embedded/clickhouse/enginetest"
+	"github.com/cavra/cavra/aggregator/internal/row"
+	"github.com/cavra/cavra/aggregator/internal/serve"
+	"github.com/cavra/cavra/schemas/predicate"
+	"github.com/cavra/cavra/schemas/topic"
+	"github.com/cavra/cavra/sdk/finding"
+)
+
+// OtherTenant is a second tenant, with one agent and one artifact.
+const OtherTenant = "other"
+
+// Fleet is what is served, and what is known of it.
+type Fleet struct {
+	Service *serve.Service
+	Gate    *access.Gate
+	Store   *control.Store
+	Conn    driver.Conn
+	Now     time.Time
+	// Artifacts and Statements are by the names that Start gives them; Agents
+	// are the agents' ids by name.
+	Artifacts, Statements map[string]predicate.Digest
+	Envelopes             map[string][]byte
+	Agents                map[string]string
+
+	tb       testing.TB
+	db       *clickhouse.DB
+	admitter *admit.Admitter
+	next     int64
+}
+
+// Clock is the fleet's clock: it stands still.
+func (f *Fleet) Clock() time.Time { return f.Now }
+
+// Empty starts an engine and a store with the two tenants and nothing in them.
+func Empty(tb testing.TB) *Fleet {
+	tb.Helper()
+	f := &Fleet{
+		Now: time.Now().UTC().Truncate(time.Second), Conn: enginetest.Start(tb), tb: tb,
+		Artifacts: map[string]predicate.Digest{}, Statements: map[string]predicate.Digest{}, Envelopes: map[string][]byte{}, Agents: map[string]string{},
+	}
+	ctx := tb.Context()
+	var err error
+	if f.db, err = clickhouse.New(f.Conn, clickhouse.Default()); err != nil {
+		tb.Fatal(err)
+	}
+	if err := f.db.Migrate(ctx); err != nil {
+		tb.Fatal(err)
+	}
+	if f.Store, err = control.Open(ctx, control.Config{Path: filepath.Join(tb.TempDir(), "control.db"), Now: f.Clock}); err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		if err := f.Store.Close(); err != nil {
+			tb.Error(err)
+		}
+	})
+	for _, tenant := range []string{access.DefaultTenant, OtherTenant} {
+		if err := f.Store.CreateTenant(ctx, tenant, tenant); err != nil {
+			tb.Fatal(err)
+		}
+	}
+	if f.Gate, err = access.New(access.Config{Store: f.Store, InsecureCookies: true, Now: f.Clock}); err != nil {
+		tb.Fatal(err)
+	}
+	if f.admitter, err = admit.New(admit.Config{Keys: f.Store, Chains: f.Store, Archive: f.db}); err != nil {
+		tb.Fatal(err)
+	}
+	catalogue, err := finding.Shipped()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	f.Service, err = serve.New(serve.Config{Rows: f.db.Reader(), Control: f.Store, Catalogue: catalogue, Now: f.Clock})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return f
+}
+
+// Token makes an API token of a tenant.
+func (f *Fleet) Token(tenant, name string, scopes ...access.Scope) string {
+	f.tb.Helper()
+	admin := access.Principal{Tenant: tenant, Name: "test", Scopes: []access.Scope{access.Admin}}
+	secret, err := f.Gate.CreateToken(f.tb.Context(), admin, name, scopes, time.Time{})
+	if err != nil {
+		f.tb.Fatal(err)
+	}
+	return secret
+}
+
+// feed takes messages in as one plan does, as if they had arrived then.
+func (f *Fleet) feed(at time.Time, messages ...[]byte) {
+	f.tb.Helper()
+	ctx := f.tb.Context()
+	r := &row.Range{Topic: topic.Statements, From: f.next, To: f.next + int64(len(messages)), PlannedAt: at}
+	for i, m := range messages {
+		r.Messages = append(r.Messages, row.Message{Offset: f.next + int64(i), Value: m})
+	}
+	plan := &control.Plan{Topic: r.Topic, From: r.From, Next: r.To, Count: int64(len(messages)), SHA256: sha256.Sum256([]byte{byte(f.next)}), Owner: "test"}
+	if err := f.Store.RecordPlan(ctx, plan); err != nil {
+		f.tb.Fatal(err)
+	}
+	batch, chains, err := f.admitter.Admit(ctx, r)
+	if err != nil {
+		f.tb.Fatal(err)
+	}
+	if err := f.db.Insert(ctx, batch, fmt.Sprintf("plan %d", r.From)); err != nil {
+		f.tb.Fatal(err)
+	}
+	if err := f.Store.CommitPlan(ctx, plan, chains); err != nil {
+		f.tb.Fatal(err)
+	}
+	f.next = r.To
+}
+
+// enrol enrols a new key, of a new agent or, given its id, of a known one.
+func (f *Fleet) enrol(a *agent, id string) {
+	f.tb.Helper()
+	ctx := context.WithoutCancel(f.tb.Context())
+	token := control.JoinToken{
+		Hash: sha256.Sum256([]byte(a.key.Public().ID())), Tenant: a.tenant, Agent: id, AgentName: a.name,
+		CreatedBy: "test", ExpiresAt: f.Now.Add(time.Hour),
+	}
+	if err := f.Store.CreateJoinToken(ctx, token); err != nil {
+		f.tb.Fatal(err)
+	}
+	e, err := f.Store.RedeemJoinToken(ctx, token.Hash, a.key.Public())
+	if err != nil {
+		f.tb.Fatal(err)
+	}
+	a.id, a.epoch = e.Agent, e.Epoch
+	f.Agents[a.name] = a.id
+}
