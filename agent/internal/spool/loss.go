@@ -30,14 +30,23 @@ type loss struct {
 
 func (l loss) stem() string { return fmt.Sprintf("%012d-%016d-", l.epoch, l.sequence) }
 
-// putAside notes a loss durably, unless it is known.
+// covers reports whether l says already all that other says is lost.
+func (l loss) covers(other loss) bool {
+	return l.epoch == other.epoch && l.sequence <= other.sequence && l.sequence+l.frames >= other.sequence+other.frames
+}
+
+// putAside notes a loss durably, unless it is known, or the broker has what is
+// lost.
 func (s *Spool) putAside(l loss, damaged io.Reader) error {
+	if l.frames > 0 && !s.acked.Before(Place{l.epoch, l.sequence + l.frames - 1}) {
+		return nil
+	}
 	all, err := s.losses()
 	if err != nil {
 		return err
 	}
 	for _, known := range all {
-		if known.stem() == l.stem() && damaged == nil {
+		if damaged == nil && known.covers(l) {
 			return nil
 		}
 	}

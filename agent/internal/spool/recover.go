@@ -58,6 +58,7 @@ func (s *Spool) recover(fresh bool) error {
 	if err != nil && !errors.Is(err, errNoCursor) {
 		return err
 	}
+	s.acked = state.acked
 	if err := s.recoverSegments(state.exposed, known); err != nil {
 		return err
 	}
@@ -77,6 +78,9 @@ func (s *Spool) recover(fresh bool) error {
 		return err
 	}
 	s.acked, s.exposed = state.acked, state.exposed
+	if err := s.checkFront(); err != nil {
+		return err
+	}
 	if err := s.recoverHead(known, fresh); err != nil {
 		return err
 	}
@@ -114,6 +118,21 @@ func (s *Spool) firstCursor() cursorState {
 		acked:   Place{first.epoch, first.first - 1},
 		exposed: mark{last.lastPlace(), last.end().Digest},
 	}
+}
+
+// checkFront notes when statements are gone that no broker has acknowledged.
+func (s *Spool) checkFront() error {
+	if len(s.segments) == 0 {
+		return nil
+	}
+	first, from := s.segments[0], uint64(0)
+	if s.acked.Epoch == first.epoch {
+		from = s.acked.Sequence
+	}
+	if first.first <= from+1 {
+		return nil
+	}
+	return s.putAside(loss{epoch: first.epoch, sequence: from + 1, frames: first.first - from - 1}, nil)
 }
 
 // checkOwner refuses a folder of another key or of a later epoch.
@@ -289,8 +308,8 @@ func (s *Spool) mend(name string, next *segment, exposed mark, known bool) (g *s
 			return nil, "", err
 		}
 		g.key = s.cfg.Signer.Public().ID()
-		broken = &fault{}
-		broken.next, broken.frame, err = findFrame(f, 0, g.first-1, s.reader.buf)
+		g.last = g.first - 1
+		broken, err = newFault(f, 0, 0, g.last, s.reader.buf)
 	case err == nil:
 		broken, err = g.scan(f, s.reader.buf)
 	}
@@ -305,7 +324,7 @@ func (s *Spool) mend(name string, next *segment, exposed mark, known bool) (g *s
 		return g, "", s.truncate(g)
 	}
 	kept, err = s.split(f, g, broken, next)
-	if broken.at == 0 {
+	if broken.at == 0 || kept == name {
 		g = nil
 	}
 	return g, kept, err
@@ -315,7 +334,7 @@ func (s *Spool) mend(name string, next *segment, exposed mark, known bool) (g *s
 // of the last segment, no frame behind it was written later, and nothing of it
 // can have been handed out.
 func torn(g *segment, broken *fault, exposed mark) bool {
-	if broken.at == 0 || broken.next >= 0 && broken.frame.group > g.last+1 {
+	if broken.at == 0 || broken.later {
 		return false
 	}
 	return exposed.Before(Place{g.epoch, g.last + 1})
@@ -349,6 +368,10 @@ func (s *Spool) split(f *os.File, g *segment, broken *fault, next *segment) (kep
 		lost.frames = rest.first - lost.sequence
 	} else if same && next.first > lost.sequence {
 		lost.frames = next.first - lost.sequence
+	}
+	if kept == g.name {
+		// Only what stands before the first frame was damaged: it is whole again.
+		return kept, nil
 	}
 	if err := s.putAside(lost, io.NewSectionReader(f, broken.at, end-broken.at)); err != nil {
 		return "", err

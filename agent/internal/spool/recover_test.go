@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -14,7 +15,29 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/cavra/cavra/schemas/predicate"
+	"github.com/cavra/cavra/sdk/diskio"
 )
+
+// unsynced is a file system for tests that damage files themselves: without
+// fsync they are done in seconds.
+type unsynced struct{ diskio.OS }
+
+func (unsynced) SyncDir(string) error { return nil }
+
+func (u unsynced) OpenFile(name string, flag int, perm fs.FileMode) (diskio.File, error) {
+	f, err := u.OS.OpenFile(name, flag, perm)
+	return unsyncedFile{f}, err
+}
+
+type unsyncedFile struct{ diskio.File }
+
+func (unsyncedFile) Sync() error { return nil }
+
+func quick(t testing.TB, dir string) Config {
+	cfg := config(t, dir)
+	cfg.FS = unsynced{}
+	return cfg
+}
 
 // folder is a spool's files by name, without the lock.
 type folder map[string][]byte
@@ -60,7 +83,7 @@ func (f folder) segments() []string {
 // public and the first acknowledged, in segments of so many bytes.
 func made(t testing.TB, segmentBytes int64) (folder, []sent) {
 	t.Helper()
-	cfg := config(t, t.TempDir())
+	cfg := quick(t, t.TempDir())
 	cfg.SegmentBytes = segmentBytes
 	s := mustOpen(t, cfg, true)
 	mustAppend(t, s, beats(1, 2)...)
@@ -107,8 +130,9 @@ func TestTornAtEveryByte(t *testing.T) {
 	whole := files[name]
 	edges := frames(t, whole)
 	for cut := edges[public]; cut <= int64(len(whole)); cut++ {
-		for _, rest := range [][]byte{nil, make([]byte, 300), []byte("CVFRgarbage")} {
-			if cut == int64(len(whole)) && rest != nil {
+		for n, rest := range [][]byte{nil, make([]byte, 300), []byte("CVFRgarbage")} {
+			// Every byte of the last frame, and samples of those before.
+			if (cut < edges[7] || n > 0) && cut%61 != 0 || n > 0 && cut == int64(len(whole)) {
 				continue
 			}
 			kept := uint64(0)
@@ -120,7 +144,7 @@ func TestTornAtEveryByte(t *testing.T) {
 			}
 			torn := maps.Clone(files)
 			torn[name] = append(slices.Clone(whole[:cut]), rest...)
-			cfg := config(t, torn.at(t))
+			cfg := quick(t, torn.at(t))
 			s := mustOpen(t, cfg, false)
 			mustAppend(t, s, beat(100))
 			if lost, err := s.ReportLoss(t.Context()); err != nil || lost != 0 {
@@ -139,20 +163,28 @@ func TestTornAtEveryByte(t *testing.T) {
 	}
 }
 
-// TestDamageAtAnyByte changes one byte, anywhere, or cuts the file anywhere.
+// TestDamageAtAnyByte changes one byte or cuts the file, at samples of all places,
+// and at every one with CAVRA_TEST_EXHAUSTIVE set.
 // The spool then either says that the head is lost, or goes on without giving
 // anything that may be public another content, and a gap statement says what
 // is missing.
 func TestDamageAtAnyByte(t *testing.T) {
+	stride := 41
+	if os.Getenv("CAVRA_TEST_EXHAUSTIVE") != "" {
+		stride = 1 // some minutes
+	}
 	for _, segmentBytes := range []int64{0, 1000} {
 		files, all := made(t, segmentBytes)
 		for _, name := range slices.Sorted(maps.Keys(files)) {
 			for at := range files[name] {
+				if at%stride != 0 {
+					continue
+				}
 				bad := maps.Clone(files)
 				bad[name] = slices.Clone(bad[name])
 				bad[name][at] ^= 0x40
 				damaged(t, fmt.Sprintf("%s, byte %d changed", name, at), bad, all)
-				if at%7 == 0 {
+				if at%(2*stride) == 0 {
 					bad[name] = files[name][:at]
 					damaged(t, fmt.Sprintf("%s, cut at %d", name, at), bad, all)
 				}
@@ -168,7 +200,7 @@ func TestDamageAtAnyByte(t *testing.T) {
 // statements from 2 on.
 func damaged(t *testing.T, what string, files folder, all []sent) {
 	t.Helper()
-	cfg := config(t, files.at(t))
+	cfg := quick(t, files.at(t))
 	s, err := Open(cfg, false)
 	if errors.Is(err, ErrHeadLost) {
 		return
@@ -216,7 +248,7 @@ func TestDamageInTheMiddleLosesOneFrame(t *testing.T) {
 	name := files.segments()[0]
 	edges := frames(t, files[name])
 	files[name][edges[4]+200] ^= 1 // the fifth frame, in the group before the last
-	cfg := config(t, files.at(t))
+	cfg := quick(t, files.at(t))
 	s := mustOpen(t, cfg, false)
 	if n, err := s.ReportLoss(t.Context()); err != nil || n != 1 {
 		t.Fatal(n, err)
@@ -241,7 +273,7 @@ func TestLostFramesThatMayBePublic(t *testing.T) {
 	files, all := made(t, 0)
 	name := files.segments()[0]
 	files[name] = files[name][:frames(t, files[name])[1]] // one statement is left
-	cfg := config(t, files.at(t))
+	cfg := quick(t, files.at(t))
 	s := mustOpen(t, cfg, false)
 	if n, err := s.ReportLoss(t.Context()); err != nil || n != 1 {
 		t.Fatal(n, err)
@@ -261,7 +293,7 @@ func TestLostFramesThatMayBePublic(t *testing.T) {
 func TestLostCursor(t *testing.T) {
 	files, _ := made(t, 0)
 	delete(files, cursorName)
-	cfg := config(t, files.at(t))
+	cfg := quick(t, files.at(t))
 	s := mustOpen(t, cfg, false)
 	got := drain(t, s, 10)
 	mustClose(t, s)
@@ -275,14 +307,14 @@ func TestForeignFilesAreNamed(t *testing.T) {
 	for _, name := range []string{"x.seg", "1-2.seg", "x.corrupt"} {
 		files, _ := made(t, 0)
 		files[name] = []byte("?")
-		if _, err := Open(config(t, files.at(t)), false); err == nil || !strings.Contains(err.Error(), name) {
+		if _, err := Open(quick(t, files.at(t)), false); err == nil || !strings.Contains(err.Error(), name) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 }
 
 func TestPutAsideIsBounded(t *testing.T) {
-	cfg := config(t, t.TempDir())
+	cfg := quick(t, t.TempDir())
 	cfg.MaxBytes = MinMaxBytes
 	mustClose(t, mustOpen(t, cfg, true))
 	for n := range 40 {
@@ -342,7 +374,7 @@ func FuzzOpen(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		bad := maps.Clone(files)
 		bad[name] = b
-		cfg := config(t, bad.at(t))
+		cfg := quick(t, bad.at(t))
 		s, err := Open(cfg, false)
 		if err != nil {
 			return

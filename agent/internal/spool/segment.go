@@ -127,6 +127,26 @@ type fault struct {
 	// frame what it is.
 	next  int64
 	frame frame
+	// later says that a frame behind it was written when the place was durable
+	// already: no crash did this.
+	later bool
+}
+
+// newFault looks for what can be read from an offset on, given that at should be
+// the frame after sequence last.
+func newFault(r io.ReaderAt, at, from int64, last uint64, buf []byte) (*fault, error) {
+	next, found, err := findFrame(r, from, last, buf)
+	if err != nil {
+		return nil, err
+	}
+	out := &fault{at: at, next: next, frame: found}
+	for next >= 0 && found.group <= last+1 {
+		if next, found, err = findFrame(r, next+found.size(), found.sequence, buf); err != nil {
+			return nil, err
+		}
+	}
+	out.later = next >= 0
+	return out, nil
 }
 
 // scan reads a segment's frames up to the first fault, if there is one.
@@ -144,11 +164,15 @@ func (g *segment) scan(r io.ReaderAt, buf []byte) (*fault, error) {
 		if err != nil && !errors.Is(err, errFrame) {
 			return nil, fmt.Errorf("read segment %s: %w", g.name, err)
 		}
-		next, found, err := findFrame(r, g.size, g.last+1, buf)
+		from := g.size
+		if err == nil {
+			from++ // whole, but not of this chain
+		}
+		broken, err := newFault(r, g.size, from, g.last, buf)
 		if err != nil {
 			return nil, fmt.Errorf("read segment %s: %w", g.name, err)
 		}
-		return &fault{at: g.size, next: next, frame: found}, nil
+		return broken, nil
 	}
 }
 
