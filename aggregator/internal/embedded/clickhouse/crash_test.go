@@ -36,9 +36,15 @@ func waitGone(tb testing.TB, pid int) {
 		tb.Fatal(err)
 	}
 	defer unix.Close(fd)
-	n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 10_000)
-	if err != nil || n != 1 {
-		tb.Fatalf("process %d still lives: %v", pid, err)
+	for {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 10_000)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil || n != 1 {
+			tb.Fatalf("process %d still lives: %v", pid, err)
+		}
+		return
 	}
 }
 
