@@ -3,6 +3,7 @@ package serve
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/cavra/cavra/aggregator/internal/access"
 )
@@ -24,4 +25,16 @@ func (s *Service) Unattributed(ctx context.Context, p access.Principal, offset, 
 		return RefusedList{}, ErrNotOperator
 	}
 	return s.Quarantine(ctx, "", offset, limit)
+}
+
+// CountUnattributed counts what Unattributed lists.
+func (s *Service) CountUnattributed(ctx context.Context, p access.Principal) (uint64, error) {
+	if !Operates(p) {
+		return 0, ErrNotOperator
+	}
+	outcomes, err := s.cfg.Rows.Outcomes(ctx, "")
+	if err != nil {
+		return 0, fmt.Errorf("count what names no tenant: %w", err)
+	}
+	return byWord(outcomes)["refused"], nil
 }

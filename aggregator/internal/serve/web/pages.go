@@ -1,6 +1,7 @@
 package web
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/http"
@@ -35,6 +36,9 @@ type overviewBody struct {
 	serve.Posture
 	Agents []serve.Agent
 	Worst  []serve.Artifact
+	// Unattributed counts what named no known key, for an Operator.
+	Operator     bool
+	Unattributed uint64
 }
 
 func (s *site) overview(ctx context.Context, p access.Principal, _ *http.Request) (view, error) {
@@ -48,7 +52,12 @@ func (s *site) overview(ctx context.Context, p access.Principal, _ *http.Request
 		if err != nil {
 			return view{}, err
 		}
-		b.Agents = list.Agents
+		b.Agents = sorted(list.Agents)
+	}
+	if b.Operator = serve.Operates(p); b.Operator {
+		if b.Unattributed, err = s.cfg.Service.CountUnattributed(ctx, p); err != nil {
+			return view{}, err
+		}
 	}
 	for _, verdict := range verdicts {
 		if verdict == string(predicate.Pass) || len(b.Worst) >= worstCount {
@@ -188,7 +197,14 @@ func (s *site) exposures(ctx context.Context, p access.Principal, r *http.Reques
 
 func (s *site) agents(ctx context.Context, p access.Principal, _ *http.Request) (view, error) {
 	list, err := s.cfg.Service.Agents(ctx, p.Tenant)
+	list.Agents = sorted(list.Agents)
 	return view{Title: "Agents", Nav: "/agents", Body: list}, err
+}
+
+// sorted is the agents by name.
+func sorted(agents []serve.Agent) []serve.Agent {
+	slices.SortStableFunc(agents, func(a, b serve.Agent) int { return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID)) })
+	return agents
 }
 
 func (s *site) agent(ctx context.Context, p access.Principal, r *http.Request) (view, error) {
