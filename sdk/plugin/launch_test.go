@@ -206,7 +206,7 @@ func TestKilledHostLeavesNoOrphan(t *testing.T) {
 			t.Fatal(err)
 		}
 		fmt.Println("plugin", p.child.ID())
-		select {}
+		forever()
 	}
 	cmd := exec.Command(self(t), "-test.run=^TestKilledHostLeavesNoOrphan$", "-test.v")
 	cmd.Env = []string{"PLUGIN_TEST_HOST=1"}

@@ -55,13 +55,13 @@ func play(role string) int {
 	case "exit":
 		return 7
 	case "hang":
-		select {}
+		forever()
 	case "garbage":
 		fmt.Println(strings.Repeat("garbage ", 4096))
-		select {}
+		forever()
 	case "elsewhere":
 		fmt.Println("1|1|tcp|192.0.2.1:80|grpc|" + strings.Repeat("A", 64))
-		select {}
+		forever()
 	case "silent":
 		// A handshake, and then nobody accepts.
 		dir := os.Getenv("PLUGIN_UNIX_SOCKET_DIR")
@@ -69,7 +69,7 @@ func play(role string) int {
 		_ = syscall.Bind(fd, &syscall.SockaddrUnix{Name: dir + "/s"})
 		_ = syscall.Listen(fd, 1)
 		fmt.Println("1|1|unix|" + dir + "/s|grpc|" + os.Args[2])
-		select {}
+		forever()
 	case "grandchild":
 		cmd := exec.Command("/bin/sleep", "600")
 		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
@@ -109,7 +109,7 @@ func (s testScanner) Scan(ctx context.Context, t scanner.Target) (scanner.Report
 		<-ctx.Done()
 		return r, ctx.Err()
 	case "deaf":
-		select {}
+		forever()
 	case "panic":
 		panic("on purpose")
 	case "fail":
@@ -344,3 +344,11 @@ func blob(n int) []byte {
 }
 
 var _ io.ReaderAt = nopCloser{}
+
+// forever never returns. An empty select would end the process where the
+// runtime sees that nothing can happen any more, as it does without cgo.
+func forever() {
+	for {
+		_ = syscall.Pause()
+	}
+}
