@@ -109,6 +109,10 @@ func openCursor(fsys diskio.FS, name string) (*cursorFile, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open cursor: %w", err)
 	}
+	// The process that wrote it may have died before it could sync it.
+	if err := f.Sync(); err != nil {
+		return nil, errors.Join(fmt.Errorf("sync cursor: %w", err), f.Close())
+	}
 	return &cursorFile{f: f, state: state}, nil
 }
 

@@ -104,7 +104,9 @@ func (s *Spool) sweep() error {
 			return err
 		}
 	}
-	return nil
+	// What is listed here may have been made by a process that died before it
+	// could sync the folder.
+	return s.cfg.FS.SyncDir(s.cfg.Dir)
 }
 
 // firstCursor is what is known without a cursor: that what is here was not
