@@ -9,10 +9,12 @@ package api
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -21,10 +23,15 @@ import (
 	"github.com/cavra/cavra/aggregator/internal/access"
 	"github.com/cavra/cavra/aggregator/internal/control"
 	"github.com/cavra/cavra/aggregator/internal/serve"
+	"github.com/cavra/cavra/schemas/predicate"
+	"github.com/cavra/cavra/sdk/attest"
 )
 
-// maxBody bounds a request's body, in bytes.
-const maxBody = 64 << 10
+// The limits of a request: its body in bytes, and how long an answer may take.
+const (
+	maxBody        = 64 << 10
+	requestTimeout = 60 * time.Second
+)
 
 // Config is what the API works with; all of it is required.
 type Config struct {
@@ -35,22 +42,35 @@ type Config struct {
 	Ready   func(context.Context) error
 	Version string
 	Log     *slog.Logger
+	// Now is the clock; nil is time.Now.
+	Now func() time.Time
 }
 
 // operations registers every operation of the API.
 type operations struct {
 	cfg Config
 	api huma.API
+	// faults are what is wrong with the registrations.
+	faults *[]error
 }
 
-// New returns the handler of /v1/, /openapi.json, /openapi.yaml, /healthz and
+// New returns the handler of /v1/, and without a login of /openapi.json, /openapi.yaml, /healthz and
 // /readyz.
 func New(cfg Config) (http.Handler, error) {
 	if cfg.Service == nil || cfg.Gate == nil || cfg.Control == nil || cfg.Ready == nil || cfg.Log == nil {
 		return nil, errors.New("api: service, gate, control store, readiness and logger are all required")
 	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
 	mux := http.NewServeMux()
-	register(cfg, mux)
+	described, err := register(cfg, mux)
+	if err != nil {
+		return nil, err
+	}
+	mux.HandleFunc("/v1/", func(w http.ResponseWriter, r *http.Request) {
+		unknown(described, w, r)
+	})
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
 		if err := cfg.Ready(r.Context()); err != nil {
@@ -63,7 +83,14 @@ func New(cfg Config) (http.Handler, error) {
 	return headers(mux), nil
 }
 
-// headers are set on every answer.
+// unknown answers for every path and method that is no operation.
+func unknown(described huma.API, w http.ResponseWriter, r *http.Request) {
+	ctx := humago.NewContext(&huma.Operation{}, r, w)
+	// What cannot be sent has nobody to read it.
+	_ = huma.WriteErr(described, ctx, http.StatusNotFound, "there is no such operation: /openapi.json lists those that there are")
+}
+
+// headers are set on every answer, and every request has its bounds.
 func headers(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
@@ -71,42 +98,73 @@ func headers(next http.Handler) http.Handler {
 		h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
 		h.Set("X-Content-Type-Options", "nosniff")
 		h.Set("Referrer-Policy", "no-referrer")
+		h.Set("Cross-Origin-Resource-Policy", "same-origin")
 		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
-		next.ServeHTTP(w, r)
+		ctx, cancel := context.WithTimeout(r.Context(), requestTimeout)
+		defer cancel()
+		next.ServeHTTP(w, r.WithContext(ctx))
 	})
 }
 
-func register(cfg Config, mux *http.ServeMux) huma.API {
+// The names of the two ways in, as the description gives them.
+const (
+	byToken   = "token"
+	bySession = "session"
+)
+
+func register(cfg Config, mux *http.ServeMux) (huma.API, error) {
 	c := huma.DefaultConfig("CAVRA", "1")
 	c.Info.Description = "The posture of a tenant's models and agents, and the evidence for it."
 	c.DocsPath = ""
 	c.SchemasPath = ""
 	c.CreateHooks = nil
+	// A filter that is mistyped must not be a filter that is not there.
+	c.RejectUnknownQueryParameters = true
 	c.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
-		"token": {Type: "http", Scheme: "bearer", Description: "An API token. Its tenant is the one that is answered for."},
+		byToken:   {Type: "http", Scheme: "bearer", Description: "An API token. Its tenant is the one that is answered for."},
+		bySession: {Type: "apiKey", In: "cookie", Name: "__Host-cavra-session", Description: "The page's session; without TLS its name is cavra-session. For a change the browser has to say that the request comes from this site (Sec-Fetch-Site: same-origin)."},
 	}
-	o := operations{cfg: cfg, api: humago.New(mux, c)}
+	o := operations{cfg: cfg, api: humago.New(mux, c), faults: new([]error)}
 	o.posture()
 	o.agents()
 	o.evidence()
 	o.tokens()
-	return o.api
+	exact(c.Components.Schemas)
+	return o.api, errors.Join(*o.faults...)
+}
+
+// exact says of the lists that they are never null: an empty one is [].
+func exact(schemas huma.Registry) {
+	for _, document := range schemas.Map() {
+		for _, member := range document.Properties {
+			if member.Type == huma.TypeArray {
+				member.Nullable = false
+			}
+		}
+	}
 }
 
 type principalKey struct{}
 
-// add registers an operation that needs a scope. Without one it would be open,
-// so an empty scope lets nobody in.
+// add registers an operation that needs a scope. One whose scope is not of the
+// vocabulary is not registered, and no API is made.
 func add[I, O any](o operations, scope access.Scope, op huma.Operation, handle func(ctx context.Context, p access.Principal, in *I) (*O, error)) {
-	op.Security = []map[string][]string{{"token": {}}}
-	op.Description += "\n\nNeeds the scope `" + string(scope) + "`."
-	op.Errors = append(op.Errors, http.StatusUnauthorized, http.StatusForbidden, http.StatusTooManyRequests)
+	if _, err := access.ParseScope(string(scope)); err != nil {
+		*o.faults = append(*o.faults, fmt.Errorf("api: operation %s: %w", op.OperationID, err))
+		return
+	}
+	scopes := []string{string(scope)}
+	op.Security = []map[string][]string{{byToken: scopes}, {bySession: scopes}}
+	op.Errors = append(op.Errors, http.StatusUnauthorized, http.StatusForbidden, http.StatusTooManyRequests, http.StatusServiceUnavailable)
+	if strings.Contains(op.Path, "{") {
+		op.Errors = append(op.Errors, http.StatusNotFound)
+	}
 	op.MaxBodyBytes = maxBody
 	op.Middlewares = huma.Middlewares{func(ctx huma.Context, next func(huma.Context)) {
 		p, status, err := o.admit(ctx, scope)
 		if err != nil {
 			if werr := huma.WriteErr(o.api, ctx, status, err.Error()); werr != nil {
-				o.cfg.Log.Warn("cannot write an answer", slog.Any("error", werr))
+				o.cfg.Log.WarnContext(ctx.Context(), "cannot write an answer", slog.Any("error", werr))
 			}
 			return
 		}
@@ -131,17 +189,18 @@ func (o operations) admit(ctx huma.Context, scope access.Scope) (access.Principa
 	p, err := o.cfg.Gate.Request(r.Context(), RemoteAddr(r), r)
 	switch {
 	case errors.Is(err, access.ErrTooManyFailures):
+		ctx.SetHeader("Retry-After", "60")
 		return p, http.StatusTooManyRequests, errors.New("too many failed logins from this address: wait a minute")
 	case errors.Is(err, access.ErrUnauthenticated):
+		ctx.SetHeader("WWW-Authenticate", `Bearer realm="cavra"`)
 		return p, http.StatusUnauthorized, errors.New("the token is missing or not good: send it as Authorization: Bearer TOKEN")
+	case errors.Is(err, access.ErrForbidden):
+		return p, http.StatusForbidden, errors.New("a session's cookie changes things only from this site's own pages: send a token as Authorization: Bearer TOKEN")
 	case err != nil:
 		o.cfg.Log.ErrorContext(r.Context(), "cannot authenticate", slog.Any("error", err))
 		return p, http.StatusServiceUnavailable, errors.New("the aggregator cannot look tokens up now: try again")
-	case scope == "" || !p.Can(scope):
-		return p, http.StatusForbidden, errors.New("the token has not the scope " + string(scope))
-	case r.Method != http.MethodGet && r.Header.Get("Authorization") == "":
-		// A page of another site must not act with the browser's session.
-		return p, http.StatusForbidden, errors.New("changes need a token in the Authorization header")
+	case !p.Can(scope):
+		return p, http.StatusForbidden, errors.New("the token has not the scope " + string(scope) + ": use one that has")
 	}
 	return p, 0, nil
 }
@@ -171,8 +230,19 @@ func (o operations) problem(ctx context.Context, err error) error {
 		return huma.Error422UnprocessableEntity(serve.ErrCursor.Error())
 	case errors.Is(err, control.ErrExists):
 		return huma.Error409Conflict("the name is taken: choose another, or revoke that one first")
+	case errors.Is(err, serve.ErrNotOperator):
+		return huma.Error403Forbidden(serve.ErrNotOperator.Error())
 	case errors.Is(err, access.ErrForbidden):
-		return huma.Error403Forbidden("nobody can give away a scope that they have not")
+		return huma.Error403Forbidden("nobody can give away a scope that they have not: leave it out, or use a token that has it")
+	case errors.Is(err, serve.ErrNotOperator):
+		return huma.Error403Forbidden(serve.ErrNotOperator.Error())
+	case errors.Is(err, attest.ErrBadSignature), errors.Is(err, predicate.ErrNotCanonical):
+		o.cfg.Log.ErrorContext(ctx, "a stored statement does not verify", slog.Any("error", err))
+		return huma.Error500InternalServerError("the stored envelope does not verify against the key that it was admitted with: do not rely on it, and tell whoever runs this aggregator")
+	case errors.Is(err, context.DeadlineExceeded):
+		return huma.Error503ServiceUnavailable("the answer takes too long: ask for less at a time, or try again")
+	case errors.Is(err, context.Canceled):
+		return huma.Error503ServiceUnavailable("the request was given up")
 	}
 	o.cfg.Log.ErrorContext(ctx, "cannot answer", slog.Any("error", err))
 	return huma.NewError(http.StatusServiceUnavailable, "the aggregator cannot answer now: try again, and look into its log")
@@ -184,6 +254,3 @@ type body[T any] struct{ Body T }
 func get(id, path, summary, description, tag string) huma.Operation {
 	return huma.Operation{OperationID: id, Method: http.MethodGet, Path: path, Summary: summary, Description: description, Tags: []string{tag}}
 }
-
-// after is the moment so many seconds from now.
-func after(seconds int64) time.Time { return time.Now().Add(time.Duration(seconds) * time.Second) }

@@ -37,9 +37,10 @@ type exposureQuery struct {
 	Limit    uint32 `query:"limit" minimum:"1" maximum:"500" default:"100"`
 }
 
-type pageQuery struct {
-	Offset uint32 `query:"offset" maximum:"10000000"`
-	Limit  uint32 `query:"limit" minimum:"1" maximum:"500" default:"100"`
+type quarantineQuery struct {
+	Unattributed bool   `query:"unattributed" doc:"What was refused before a key was found, and so belongs to no tenant; for the aggregator's operator alone."`
+	Offset       uint32 `query:"offset" maximum:"10000000"`
+	Limit        uint32 `query:"limit" minimum:"1" maximum:"500" default:"100"`
 }
 
 func (o operations) posture() {
@@ -77,8 +78,14 @@ func (o operations) agents() {
 			return &body[serve.Agent]{doc}, err
 		})
 	add(o, access.QuarantineRead, get("list-quarantine", "/v1/quarantine", "Quarantine", "What was refused, and why; the latest first.", "agents"),
-		func(ctx context.Context, p access.Principal, in *pageQuery) (*body[serve.RefusedList], error) {
-			doc, err := o.cfg.Service.Quarantine(ctx, p.Tenant, in.Offset, in.Limit)
+		func(ctx context.Context, p access.Principal, in *quarantineQuery) (*body[serve.RefusedList], error) {
+			var doc serve.RefusedList
+			var err error
+			if in.Unattributed {
+				doc, err = o.cfg.Service.Unattributed(ctx, p, in.Offset, in.Limit)
+			} else {
+				doc, err = o.cfg.Service.Quarantine(ctx, p.Tenant, in.Offset, in.Limit)
+			}
 			return &body[serve.RefusedList]{doc}, err
 		})
 }
@@ -136,7 +143,7 @@ type JoinTokenRequest struct {
 
 // TokenRequest asks for an API token.
 type TokenRequest struct {
-	Name       string   `json:"name" minLength:"1" maxLength:"128"`
+	Name       string   `json:"name" minLength:"1" maxLength:"128" pattern:"^[A-Za-z0-9][A-Za-z0-9 ._@:+-]*$" patternDescription:"letters, digits, blank and . _ @ : + -, a letter or digit first"`
 	Scopes     []string `json:"scopes" minItems:"1" maxItems:"16" doc:"posture:read, quarantine:read, agents:read, agents:enrol, tokens:write, admin"`
 	TTLSeconds int64    `json:"ttl_seconds,omitempty" minimum:"0" maximum:"315360000" doc:"0 is for good."`
 }
@@ -169,15 +176,11 @@ func (o operations) tokens() {
 		OperationID: "create-join-token", Method: http.MethodPost, Path: "/v1/join-tokens", Summary: "Make a join token",
 		Description: "A one-time token that enrols one agent.", Tags: []string{"tokens"}, DefaultStatus: http.StatusCreated,
 	}
-	add(o, access.AgentsEnrol, op, func(ctx context.Context, p access.Principal, in *body[JoinTokenRequest]) (*body[MadeToken], error) {
-		expires := after(in.Body.TTLSeconds)
-		name := cmp.Or(in.Body.AgentName, in.Body.Agent, "agent")
-		secret, err := o.cfg.Gate.CreateJoinToken(ctx, p, in.Body.Agent, name, expires)
-		return &body[MadeToken]{MadeToken{secret, &expires}}, err
-	})
+	add(o, access.AgentsEnrol, op, o.createJoinToken)
 	op = huma.Operation{
 		OperationID: "create-token", Method: http.MethodPost, Path: "/v1/tokens", Summary: "Make an API token",
 		Description: "A token for this tenant, with no scope that the caller has not.", Tags: []string{"tokens"}, DefaultStatus: http.StatusCreated,
+		Errors: []int{http.StatusConflict},
 	}
 	add(o, access.TokensWrite, op, o.createToken)
 	add(o, access.TokensWrite, get("list-tokens", "/v1/tokens", "API tokens", "The tenant's live API tokens.", "tokens"),
@@ -185,7 +188,7 @@ func (o operations) tokens() {
 			stored, err := o.cfg.Control.APITokens(ctx, p.Tenant)
 			list := TokenList{Tokens: []Token{}}
 			for _, t := range stored {
-				if !t.Live(time.Now()) {
+				if !t.Live(o.cfg.Now()) {
 					continue
 				}
 				k := Token{Name: t.Name, Scopes: t.Scopes, CreatedAt: t.CreatedAt.UTC()}
@@ -205,6 +208,22 @@ func (o operations) tokens() {
 	})
 }
 
+func (o operations) createJoinToken(ctx context.Context, p access.Principal, in *body[JoinTokenRequest]) (*body[MadeToken], error) {
+	b := in.Body
+	name := cmp.Or(b.AgentName, b.Agent, "agent")
+	if err := predicate.PlainAllowed(name); err != nil {
+		return nil, huma.Error422UnprocessableEntity("agent_name: " + err.Error())
+	}
+	expires := o.after(b.TTLSeconds)
+	secret, err := o.cfg.Gate.CreateJoinToken(ctx, p, b.Agent, name, expires)
+	return &body[MadeToken]{MadeToken{secret, &expires}}, err
+}
+
+// after is the moment so many seconds from now.
+func (o operations) after(seconds int64) time.Time {
+	return o.cfg.Now().UTC().Add(time.Duration(seconds) * time.Second)
+}
+
 func (o operations) createToken(ctx context.Context, p access.Principal, in *body[TokenRequest]) (*body[MadeToken], error) {
 	scopes := make([]access.Scope, len(in.Body.Scopes))
 	for i, word := range in.Body.Scopes {
@@ -217,7 +236,7 @@ func (o operations) createToken(ctx context.Context, p access.Principal, in *bod
 	var made MadeToken
 	var expires time.Time
 	if in.Body.TTLSeconds > 0 {
-		expires = after(in.Body.TTLSeconds)
+		expires = o.after(in.Body.TTLSeconds)
 		made.ExpiresAt = &expires
 	}
 	var err error
