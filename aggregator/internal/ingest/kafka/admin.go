@@ -11,6 +11,7 @@ import (
 	"maps"
 	"regexp"
 	"slices"
+	"time"
 	"strconv"
 
 	"github.com/segmentio/kafka-go"
@@ -95,21 +96,42 @@ func (a *Admin) ensureTopic(ctx context.Context, s TopicSpec) error {
 	return errors.Join(a.growTopic(ctx, s), a.configureTopic(ctx, s))
 }
 
+// metadataLag is how long a broker may take to learn what the controller has
+// decided, and metadataTries how often it is asked meanwhile.
+const (
+	metadataLag   = 5 * time.Second
+	metadataTries = 25
+)
+
+// growTopic adds partitions. A broker that answers from old metadata makes it
+// ask for what is there already, which the controller refuses: then it waits
+// for the broker.
 func (a *Admin) growTopic(ctx context.Context, s TopicSpec) error {
-	have, err := a.client.partitions(ctx, s.Name)
-	if err != nil || have >= s.Partitions {
-		return err
+	tick := time.NewTicker(metadataLag / metadataTries)
+	defer tick.Stop()
+	for try := 1; ; try++ {
+		have, err := a.client.partitions(ctx, s.Name)
+		if err != nil || have >= s.Partitions {
+			return err
+		}
+		res, err := a.client.kafka.CreatePartitions(ctx, &kafka.CreatePartitionsRequest{
+			Topics: []kafka.TopicPartitionsConfig{{Name: s.Name, Count: int32(s.Partitions)}},
+		})
+		if err == nil {
+			err = res.Errors[s.Name]
+		}
+		if err == nil {
+			return nil
+		}
+		if !errors.Is(err, kafka.InvalidPartitionNumber) || try == metadataTries {
+			return fmt.Errorf("add partitions: %w", err)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
-	res, err := a.client.kafka.CreatePartitions(ctx, &kafka.CreatePartitionsRequest{
-		Topics: []kafka.TopicPartitionsConfig{{Name: s.Name, Count: int32(s.Partitions)}},
-	})
-	if err != nil {
-		return fmt.Errorf("add partitions: %w", err)
-	}
-	if err := res.Errors[s.Name]; err != nil {
-		return fmt.Errorf("add partitions: %w", err)
-	}
-	return nil
 }
 
 func (a *Admin) configureTopic(ctx context.Context, s TopicSpec) error {
