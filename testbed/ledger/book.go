@@ -90,6 +90,8 @@ func (b *Book) read(value []byte, keys map[predicate.Digest]Key) string {
 		return b.refuse("wrong_agent")
 	case l.Epoch != key.Chain.Epoch:
 		return b.refuse("wrong_epoch")
+	case l.KeyID != key.Public.ID(), (l.Sequence == 1) != (p.PredicateType() == predicate.EpochType):
+		return b.refuse("malformed_statement")
 	}
 	return b.place(key.Chain, Entry{attest.Digest(payload), p, value})
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/url"
 	"slices"
 	"strconv"
@@ -24,47 +25,53 @@ import (
 // judge holds what the API says against the topic's messages and the tree.
 func (w *world) judge(unbroken ...*stack.Agent) *ledger.Book {
 	w.t.Helper()
+	return w.judgeTenant(nil, unbroken...)
+}
+
+// judgeTenant is judge where messages of another tenant's keys were refused.
+func (w *world) judgeTenant(elsewhere map[string]uint64, unbroken ...*stack.Agent) *ledger.Book {
+	w.t.Helper()
 	messages, err := w.tail.Whole(w.within(time.Minute))
 	w.must(err)
 	book := ledger.Read(messages, w.keys)
 	w.t.Logf("the topic holds %d messages: %v, refused %v", len(messages), book.Outcomes, book.Refused)
-	w.settled(book)
+	w.settled(book, elsewhere)
 	for _, a := range unbroken {
 		w.judgeHead(a, book)
 	}
 	w.judgeChains(book)
 	w.judgeEvidence(book)
-	w.judgeQuarantine(book)
+	w.judgeQuarantine(book, elsewhere)
 	w.judgePosture(book)
 	return book
 }
 
-// settled waits until the API has a receipt for every message.
-func (w *world) settled(book *ledger.Book) {
+// settled waits until the API has a receipt for every message that is the
+// tenant's or nobody's.
+func (w *world) settled(book *ledger.Book, elsewhere map[string]uint64) {
 	w.t.Helper()
 	var want uint64
 	for _, n := range book.Outcomes {
 		want += n
+	}
+	for _, n := range elsewhere {
+		want -= n
 	}
 	w.must(stack.Poll(w.within(2*time.Minute), "a receipt for every message", func(ctx context.Context) (bool, string, error) {
 		p, err := w.aggregator.Posture(ctx)
 		if err != nil {
 			return false, err.Error(), nil
 		}
-		// What was refused before a tenant was known is nobody's in the API, but
-		// has a receipt all the same.
-		var got uint64
+		list, err := w.aggregator.Quarantine(ctx, true)
+		if err != nil {
+			return false, err.Error(), nil
+		}
+		got := uint64(len(list))
 		for _, n := range p.Statements {
 			got += n
 		}
-		return got+unclaimed(book) >= want, fmt.Sprintf("%d of %d", got, want), nil
+		return got == want, fmt.Sprintf("%d of %d", got, want), nil
 	}))
-}
-
-// unclaimed counts the refusals that belong to no tenant, which no tenant's API
-// shows.
-func unclaimed(b *ledger.Book) uint64 {
-	return b.Refused["malformed_envelope"] + b.Refused["unknown_key"]
 }
 
 func (w *world) judgeHead(a *stack.Agent, book *ledger.Book) {
@@ -216,23 +223,25 @@ func (w *world) open(raw json.RawMessage, keys map[predicate.Digest]identity.Pub
 	return p, attest.Digest(payload)
 }
 
-func (w *world) judgeQuarantine(book *ledger.Book) {
+// judgeQuarantine counts what is listed by reason. Of another tenant's refusals
+// the administrator of this one sees nothing.
+func (w *world) judgeQuarantine(book *ledger.Book, elsewhere map[string]uint64) {
 	w.t.Helper()
-	list, err := w.aggregator.Quarantine(w.ctx)
-	w.must(err)
 	got := map[string]uint64{}
-	for _, r := range list {
-		got[r.Reason]++
-	}
-	want := map[string]uint64{}
-	for reason, n := range book.Refused {
-		if reason != "malformed_envelope" && reason != "unknown_key" {
-			want[reason] = n
+	for _, unattributed := range []bool{false, true} {
+		list, err := w.aggregator.Quarantine(w.ctx, unattributed)
+		w.must(err)
+		for _, r := range list {
+			got[r.Reason]++
+			if named := r.Reason != "malformed_envelope" && r.Reason != "unknown_key"; named == unattributed {
+				w.t.Errorf("a message refused for %s is listed as unattributed=%t", r.Reason, unattributed)
+			}
 		}
 	}
-	for _, nobodys := range []string{"malformed_envelope", "unknown_key"} {
-		if n := got[nobodys]; n > 0 {
-			want[nobodys] = book.Refused[nobodys]
+	want := maps.Clone(book.Refused)
+	for reason, n := range elsewhere {
+		if want[reason] -= n; want[reason] == 0 {
+			delete(want, reason)
 		}
 	}
 	if diff := cmp.Diff(want, got); diff != "" {

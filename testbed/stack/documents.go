@@ -195,10 +195,11 @@ func (a *Aggregator) Exposures(ctx context.Context, status string) ([]Exposure, 
 	return out, err
 }
 
-// Quarantine asks for all that was refused, page by page.
-func (a *Aggregator) Quarantine(ctx context.Context) ([]Refused, error) {
+// Quarantine asks for all that was refused, page by page: the tenant's own, or
+// what names no known key and so belongs to no tenant.
+func (a *Aggregator) Quarantine(ctx context.Context, unattributed bool) ([]Refused, error) {
 	var out []Refused
-	err := a.pages(ctx, "/v1/quarantine", url.Values{}, func(b []byte) (uint32, error) {
+	err := a.pages(ctx, "/v1/quarantine", url.Values{"unattributed": {strconv.FormatBool(unattributed)}}, func(b []byte) (uint32, error) {
 		var page struct {
 			Refused []Refused `json:"refused"`
 			Next    uint32    `json:"next"`

@@ -158,7 +158,7 @@ func Poll(ctx context.Context, what string, done func(context.Context) (bool, st
 		if ok {
 			return nil
 		}
-		if heard != "" {
+		if heard != "" && ctx.Err() == nil {
 			last = heard
 		}
 		select {

@@ -230,8 +230,6 @@ func (o operations) problem(ctx context.Context, err error) error {
 		return huma.Error422UnprocessableEntity(serve.ErrCursor.Error())
 	case errors.Is(err, control.ErrExists):
 		return huma.Error409Conflict("the name is taken: choose another, or revoke that one first")
-	case errors.Is(err, serve.ErrNotOperator):
-		return huma.Error403Forbidden(serve.ErrNotOperator.Error())
 	case errors.Is(err, access.ErrForbidden):
 		return huma.Error403Forbidden("nobody can give away a scope that they have not: leave it out, or use a token that has it")
 	case errors.Is(err, serve.ErrNotOperator):
