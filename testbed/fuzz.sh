@@ -8,5 +8,5 @@ grep -rnoE --include='*_test.go' '^func (Fuzz[A-Za-z0-9_]+)' schemas sdk plugins
   sed -E 's/^([^:]+):[0-9]+:func (.*)$/\1 \2/' | sort |
   while read -r file target; do
     echo "== $(dirname "$file") $target"
-    go test "./$(dirname "$file")" -run '^$' -fuzz "^$target\$" -fuzztime "$time" </dev/null
+    go test "./$(dirname "$file")" -run '^$' -fuzz "^$target\$" -fuzztime "$time" -fuzzminimizetime 10x </dev/null
   done

@@ -45,3 +45,13 @@ func TestLoadRefuses(t *testing.T) {
 		}
 	}
 }
+
+func TestTheExampleLoads(t *testing.T) {
+	text, err := os.ReadFile("../../../deploy/examples/agent.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := load(t, string(text)); err != nil {
+		t.Error(err)
+	}
+}

@@ -29,11 +29,14 @@ import (
 
 // The bounds of a batch and of the waits.
 const (
-	maxMessages  = 500
-	maxBytes     = 1 << 20
-	writeTimeout = 30 * time.Second
-	firstPause   = 200 * time.Millisecond
-	lastPause    = 30 * time.Second
+	maxMessages = 500
+	maxBytes    = 900_000
+	// batchOverhead is what keys, headers and framing take: with one message of
+	// the largest size, a batch stays under Kafka's default bound.
+	batchOverhead = 16 << 10
+	writeTimeout  = 30 * time.Second
+	firstPause    = 200 * time.Millisecond
+	lastPause     = 30 * time.Second
 )
 
 // Batch is what is sent at once.
@@ -96,7 +99,7 @@ func New(source Source, tenant, agent string, access Access, log *slog.Logger) (
 	writer := &kafka.Writer{
 		Addr: kafka.TCP(access.Brokers...), Topic: access.Topic, Balancer: &kafka.Hash{}, Transport: transport,
 		// kafka-go's zero value acknowledges nothing.
-		RequiredAcks: kafka.RequireAll, MaxAttempts: 1, BatchSize: maxMessages, BatchBytes: 2 * maxBytes,
+		RequiredAcks: kafka.RequireAll, MaxAttempts: 1, BatchSize: maxMessages, BatchBytes: topic.MaxMessage + batchOverhead,
 		BatchTimeout: 2 * time.Millisecond, WriteTimeout: writeTimeout, ReadTimeout: writeTimeout,
 	}
 	return &Publisher{source: source, writer: writer, key: topic.Key(tenant, agent), log: log}, nil
