@@ -48,6 +48,7 @@ type Aggregator struct {
 
 	store    *control.Store
 	db       *clickhouse.DB
+	rows     *bound
 	admin    *kafka.Admin
 	consumer *kafka.Consumer
 	ingest   *ingest.Ingest
@@ -194,9 +195,10 @@ func (a *Aggregator) openIngest() error {
 	if err != nil {
 		return err
 	}
+	a.rows = &bound{rows: a.db}
 	c := ingest.Default()
-	c.Topic, c.Owner, c.Plans, c.Admitter, c.Rows, c.Offsets = topic.Statements, owner, a.store, admitter, a.db, a.consumer
-	c.Retryable, c.Log = clickhouse.Retryable, a.cfg.Log
+	c.Topic, c.Owner, c.Plans, c.Admitter, c.Rows, c.Offsets = topic.Statements, owner, a.store, admitter, a.rows, a.consumer
+	c.Retryable, c.Log = retryable, a.cfg.Log
 	a.ingest, err = ingest.New(c)
 	return err
 }
@@ -276,6 +278,9 @@ func (a *Aggregator) work(ctx context.Context, started func(Address)) error {
 	group.Go(func() error { return a.serve(ctx, listener) })
 	if a.cfg.Settings.EmbeddedKafka() {
 		group.Go(func() error { return a.trim(ctx) })
+	}
+	if a.cfg.Settings.Embedded.Dir != "" {
+		group.Go(func() error { return a.measure(ctx) })
 	}
 	address := a.address(listener)
 	if err := a.publishAddress(ctx, address); err != nil {

@@ -100,9 +100,7 @@ func lockFolder(dir string) (func() error, error) {
 	return unlock, nil
 }
 
-// trim frees the broker's files of what ingest has committed, and holds the
-// folder to its bound: past it, ingest is the one to stop, and no evidence is
-// deleted.
+// trim frees the broker's files of what ingest has committed.
 func (a *Aggregator) trim(ctx context.Context) error {
 	tick := time.NewTicker(trimEvery)
 	defer tick.Stop()

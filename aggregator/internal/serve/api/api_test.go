@@ -1,0 +1,445 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/cavra/cavra/aggregator/internal/access"
+	"github.com/cavra/cavra/aggregator/internal/embedded/clickhouse/enginetest"
+	"github.com/cavra/cavra/aggregator/internal/serve"
+	"github.com/cavra/cavra/aggregator/internal/servetest"
+	"github.com/cavra/cavra/schemas/predicate"
+	"github.com/cavra/cavra/schemas/topic"
+)
+
+func TestMain(m *testing.M) { os.Exit(enginetest.Main(m)) }
+
+// client asks a handler, each time from another address, so that failures are
+// counted apart.
+type client struct {
+	tb      testing.TB
+	handler http.Handler
+	from    netip.Addr
+}
+
+func newClient(tb testing.TB, f *servetest.Fleet) *client {
+	tb.Helper()
+	h, err := New(Config{
+		Service: f.Service, Gate: f.Gate, Control: f.Store, Ready: f.Store.Ping, Version: "test",
+		Log: slog.New(slog.NewTextHandler(tb.Output(), nil)), Now: f.Clock,
+	})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return &client{tb, h, netip.MustParseAddr("10.0.0.1")}
+}
+
+// ask sends one request; header is a list of names and values.
+func (c *client) ask(method, target, body string, header ...string) *httptest.ResponseRecorder {
+	c.tb.Helper()
+	c.from = c.from.Next()
+	r := httptest.NewRequestWithContext(c.tb.Context(), method, target, strings.NewReader(body))
+	r.RemoteAddr = c.from.String() + ":1"
+	if body != "" {
+		r.Header.Set("Content-Type", "application/json")
+	}
+	for i := 0; i+1 < len(header); i += 2 {
+		r.Header.Set(header[i], header[i+1])
+	}
+	w := httptest.NewRecorder()
+	c.handler.ServeHTTP(w, r)
+	return w
+}
+
+func bearer(token string) []string {
+	if token == "" {
+		return nil
+	}
+	return []string{"Authorization", "Bearer " + token}
+}
+
+// get reads a document.
+func (c *client) get(token, target string, into any) {
+	c.tb.Helper()
+	w := c.ask(http.MethodGet, target, "", bearer(token)...)
+	if w.Code != http.StatusOK {
+		c.tb.Fatalf("GET %s: %d %s", target, w.Code, w.Body)
+	}
+	if err := json.Unmarshal(w.Body.Bytes(), into); err != nil {
+		c.tb.Fatal(err)
+	}
+}
+
+// sample is a good request for an operation.
+func sample(f *servetest.Fleet, o operation, n int) (target, body string) {
+	target = strings.NewReplacer(
+		"/artifacts/{digest}", "/artifacts/"+string(f.Artifacts["reverse-shell"]),
+		"/statements/{digest}", "/statements/"+string(f.Statements["reverse-shell"]),
+		"{id}", f.Agents["notebook"], "{name}", fmt.Sprintf("spare-%d", n)).Replace(o.path)
+	switch o.op.OperationID {
+	case "create-join-token":
+		body = `{"ttl_seconds":60,"agent_name":"x"}`
+	case "create-token":
+		body = fmt.Sprintf(`{"name":"made-%d","scopes":["tokens:write"]}`, n)
+	}
+	return target, body
+}
+
+func TestAuthorizationOfEveryOperation(t *testing.T) {
+	f := servetest.Start(t)
+	c := newClient(t, f)
+	admin := access.Principal{Tenant: access.DefaultTenant, Name: "test", Scopes: []access.Scope{access.Admin}}
+	expired, err := f.Gate.CreateToken(t.Context(), admin, "expired", []access.Scope{access.Admin}, f.Now.Add(time.Second))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Now = f.Now.Add(2 * time.Second)
+	revoked := f.Token(access.DefaultTenant, "revoked", access.Admin)
+	if err := f.Gate.RevokeToken(t.Context(), admin, "revoked"); err != nil {
+		t.Fatal(err)
+	}
+	unknown, _ := access.Generate(access.KindAPI)
+	join, err := f.Gate.CreateJoinToken(t.Context(), admin, "", "x", f.Now.Add(time.Hour))
+	if err != nil {
+		t.Fatal(err)
+	}
+	bad := map[string][]string{
+		"no token": nil, "an unknown token": bearer(unknown), "an expired token": bearer(expired), "a revoked token": bearer(revoked),
+		"a join token": bearer(join), "another scheme": {"Authorization", "Basic " + unknown}, "an empty token": {"Authorization", "Bearer "},
+		"an unknown session": {"Cookie", "cavra-session=" + unknown, "Sec-Fetch-Site", "same-origin"},
+		"a token as session": {"Cookie", "cavra-session=" + f.Token(access.DefaultTenant, "cookie", access.Admin), "Sec-Fetch-Site", "same-origin"},
+	}
+	tokens := map[access.Scope]string{}
+	for _, scope := range access.Scopes() {
+		tokens[scope] = f.Token(access.DefaultTenant, "only "+string(scope), scope)
+	}
+	n := 0
+	for _, o := range all(t) {
+		for who, header := range bad {
+			n++
+			target, body := sample(f, o, n)
+			w := c.ask(o.method, target, body, header...)
+			if w.Code != http.StatusUnauthorized || w.Header().Get("WWW-Authenticate") == "" || w.Header().Get("Content-Type") != "application/problem+json" {
+				t.Errorf("%s %s with %s: %d %s", o.method, o.path, who, w.Code, w.Body)
+			}
+		}
+		for scope, token := range tokens {
+			n++
+			f.Token(access.DefaultTenant, fmt.Sprintf("spare-%d", n), access.PostureRead)
+			target, body := sample(f, o, n)
+			w := c.ask(o.method, target, body, bearer(token)...)
+			if allowed := scope == o.scope || scope == access.Admin; allowed != (w.Code/100 == 2) || !allowed && w.Code != http.StatusForbidden {
+				t.Errorf("%s %s with the scope %s: %d %s", o.method, o.path, scope, w.Code, w.Body)
+			}
+		}
+	}
+}
+
+func TestFleet(t *testing.T) {
+	f := servetest.Start(t)
+	for name, check := range map[string]func(*testing.T, *servetest.Fleet){
+		"tenants are apart": tenantsAreApart, "figures are the fleet's": figuresAreTheFleets,
+		"artifacts page by page": artifactsPageByPage, "envelope is exact": envelopeIsExact,
+	} {
+		t.Run(name, func(t *testing.T) { check(t, f) })
+	}
+}
+
+func tenantsAreApart(t *testing.T, f *servetest.Fleet) {
+	c := newClient(t, f)
+	ours, theirs := f.Token(access.DefaultTenant, t.Name()+"ours", access.Admin), f.Token(servetest.OtherTenant, t.Name()+"theirs", access.Admin)
+	for _, o := range all(t) {
+		if !strings.Contains(o.path, "{") {
+			continue
+		}
+		target, body := sample(f, o, 0)
+		if w := c.ask(o.method, target, body, bearer(theirs)...); w.Code != http.StatusNotFound {
+			t.Errorf("%s %s of another tenant: %d %s", o.method, o.path, w.Code, w.Body)
+		}
+	}
+	for _, path := range []string{"/v1/artifacts/" + string(f.Artifacts["theirs"]), "/v1/statements/" + string(f.Statements["theirs"]) + "/envelope", "/v1/agents/" + f.Agents["elsewhere"]} {
+		if w := c.ask(http.MethodGet, path, "", bearer(ours)...); w.Code != http.StatusNotFound {
+			t.Errorf("GET %s of another tenant: %d", path, w.Code)
+		}
+	}
+	// A tenant is not to be asked for.
+	if w := c.ask(http.MethodGet, "/v1/posture?tenant=other", "", bearer(ours)...); w.Code != http.StatusUnprocessableEntity {
+		t.Errorf("posture with a tenant in the query: %d %s", w.Code, w.Body)
+	}
+	if w := c.ask(http.MethodPost, "/v1/join-tokens", `{"ttl_seconds":60,"agent":"`+f.Agents["notebook"]+`"}`, bearer(theirs)...); w.Code != http.StatusNotFound {
+		t.Errorf("join token for another tenant's agent: %d %s", w.Code, w.Body)
+	}
+	if w := c.ask(http.MethodGet, "/v1/quarantine?unattributed=true", "", bearer(theirs)...); w.Code != http.StatusForbidden {
+		t.Errorf("what names no tenant, for a tenant's admin: %d %s", w.Code, w.Body)
+	}
+	for _, path := range []string{"/v1/posture", "/v1/artifacts", "/v1/exposures", "/v1/agents", "/v1/quarantine", "/v1/tokens"} {
+		text := c.ask(http.MethodGet, path, "", bearer(theirs)...).Body.String()
+		for name, id := range f.Agents {
+			if name != "elsewhere" && strings.Contains(text, id) {
+				t.Errorf("GET %s shows agent %s of another tenant", path, name)
+			}
+		}
+		for name, digest := range f.Artifacts {
+			if name != "theirs" && strings.Contains(text, digest.Hex()) {
+				t.Errorf("GET %s shows artifact %s of another tenant", path, name)
+			}
+		}
+	}
+}
+
+func figuresAreTheFleets(t *testing.T, f *servetest.Fleet) {
+	c := newClient(t, f)
+	token := f.Token(access.DefaultTenant, t.Name()+"ours", access.Admin)
+	var p serve.Posture
+	c.get(token, "/v1/posture", &p)
+	score := 40.0
+	want := serve.Posture{
+		Tenant: access.DefaultTenant, AsOf: f.Now, Score: &score, ScoreDefinition: p.ScoreDefinition,
+		Artifacts: serve.ArtifactCounts{Total: 10, Pass: 4, Warn: 1, Fail: 2, Error: 2, Unassessed: 1}, References: serve.ReferenceCounts{Total: 14, Unreadable: 1},
+		Exposures: serve.SeverityCounts{Total: 14, Critical: 2, High: 3, Medium: 6, Low: 3}, Agents: serve.AgentCounts{Total: 5, Online: 2, Stale: 1, Never: 2},
+		Statements: serve.StatementOutcome{Linked: 20, Early: 1, Forked: 1, Replayed: 1, Refused: 1},
+	}
+	if diff := cmp.Diff(want, p); diff != "" {
+		t.Errorf("posture (-want +got):\n%s", diff)
+	}
+	for path, reasons := range map[string][]string{
+		"/v1/quarantine": {"bad_signature"}, "/v1/quarantine?unattributed=true": {"malformed_envelope", "unknown_key"},
+	} {
+		var list serve.RefusedList
+		c.get(token, path, &list)
+		var got []string
+		for _, r := range list.Refused {
+			got = append(got, r.Reason)
+		}
+		if diff := cmp.Diff(reasons, got); diff != "" {
+			t.Errorf("GET %s (-want +got):\n%s", path, diff)
+		}
+	}
+	var a serve.Agent
+	c.get(token, "/v1/agents/"+f.Agents["notebook"], &a)
+	if len(a.Chains) != 1 || len(a.Chains[0].Gaps) != 1 || len(a.Chains[0].Forks) != 1 {
+		t.Errorf("chains of the notebook: %+v", a.Chains)
+	}
+}
+
+func artifactsPageByPage(t *testing.T, f *servetest.Fleet) {
+	c := newClient(t, f)
+	token := f.Token(access.DefaultTenant, t.Name()+"ours", access.PostureRead)
+	seen := map[predicate.Digest]bool{}
+	after := ""
+	for range 20 {
+		var list serve.ArtifactList
+		c.get(token, "/v1/artifacts?limit=3&after="+after, &list)
+		for _, a := range list.Artifacts {
+			if seen[a.Digest] {
+				t.Errorf("%s is listed twice", a.Digest)
+			}
+			seen[a.Digest] = true
+		}
+		if after = list.Next; after == "" {
+			break
+		}
+	}
+	if len(seen) != 11 { // ten files and a bundle
+		t.Errorf("%d artifacts", len(seen))
+	}
+}
+
+func envelopeIsExact(t *testing.T, f *servetest.Fleet) {
+	c := newClient(t, f)
+	token := f.Token(access.DefaultTenant, t.Name()+"ours", access.PostureRead)
+	for _, name := range []string{"reverse-shell", "fork-a", "fork-b", "inventory"} {
+		digest := f.Statements[name]
+		w := c.ask(http.MethodGet, "/v1/statements/"+string(digest)+"/envelope", "", bearer(token)...)
+		if w.Code != http.StatusOK || !bytes.Equal(w.Body.Bytes(), f.Envelopes[name]) {
+			t.Errorf("%s: %d, %d bytes of %d", name, w.Code, w.Body.Len(), len(f.Envelopes[name]))
+		}
+		want := `attachment; filename="` + digest.Hex() + `.dsse.json"`
+		if w.Header().Get("Content-Type") != topic.ContentType || w.Header().Get("Content-Disposition") != want {
+			t.Errorf("%s: headers %v", name, w.Header())
+		}
+	}
+	var export serve.Export
+	c.get(token, "/v1/artifacts/"+string(f.Artifacts["reverse-shell"])+"/evidence", &export)
+	if len(export.Envelopes) != 1 || !bytes.Equal(export.Envelopes[0], f.Envelopes["reverse-shell"]) || len(export.Keys) != 1 {
+		t.Errorf("export: %+v", export)
+	}
+}
+
+func TestStoredEnvelopeThatChangedIsNotShown(t *testing.T) {
+	f := servetest.Start(t)
+	c := newClient(t, f)
+	digest := f.Statements["reverse-shell"]
+	// Whoever can write into the database still cannot sign: the newest row of
+	// the statement's key is the one that is read.
+	envelope := bytes.Replace(f.Envelopes["array"], []byte(`"sig":"`), []byte(`"sig":"AAAA`), 1)
+	if err := f.Conn.Exec(t.Context(), `ALTER TABLE statements UPDATE envelope = ? WHERE digest = ? SETTINGS mutations_sync = 2`, string(envelope), digest.Hex()); err != nil {
+		t.Fatal(err)
+	}
+	token := f.Token(access.DefaultTenant, "ours", access.PostureRead)
+	for _, path := range []string{"", "/envelope"} {
+		w := c.ask(http.MethodGet, "/v1/statements/"+string(digest)+path, "", bearer(token)...)
+		if w.Code != http.StatusInternalServerError || !strings.Contains(w.Body.String(), "does not verify") {
+			t.Errorf("GET …%s: %d %s", path, w.Code, w.Body)
+		}
+	}
+}
+
+func TestSessionsChangeThingsOnlyFromOurPages(t *testing.T) {
+	f := servetest.Empty(t)
+	c := newClient(t, f)
+	cookie, err := f.Gate.Login(t.Context(), netip.MustParseAddr("10.0.0.1"), f.Token(access.DefaultTenant, "admin", access.Admin))
+	if err != nil {
+		t.Fatal(err)
+	}
+	session := cookie.Name + "=" + cookie.Value
+	const body = `{"ttl_seconds":60,"agent_name":"x"}`
+	for site, want := range map[string]int{"same-origin": 201, "cross-site": 403, "same-site": 403, "none": 403, "": 403} {
+		if w := c.ask(http.MethodPost, "/v1/join-tokens", body, "Cookie", session, "Sec-Fetch-Site", site); w.Code != want {
+			t.Errorf("POST with Sec-Fetch-Site %q: %d %s", site, w.Code, w.Body)
+		}
+		if w := c.ask(http.MethodGet, "/v1/posture", "", "Cookie", session, "Sec-Fetch-Site", site); w.Code != http.StatusOK {
+			t.Errorf("GET with Sec-Fetch-Site %q: %d", site, w.Code)
+		}
+	}
+}
+
+func TestTokens(t *testing.T) {
+	f := servetest.Empty(t)
+	c := newClient(t, f)
+	writer := bearer(f.Token(access.DefaultTenant, "writer", access.TokensWrite, access.PostureRead, access.AgentsEnrol))
+	for _, step := range []struct {
+		method, path, body string
+		want               int
+		says               string
+	}{
+		{"POST", "/v1/tokens", `{"name":"reader","scopes":["posture:read"],"ttl_seconds":60}`, 201, "cavra_api_"},
+		{"POST", "/v1/tokens", `{"name":"reader","scopes":["posture:read"]}`, 409, "taken"},
+		{"POST", "/v1/tokens", `{"name":"root","scopes":["admin"]}`, 403, "nobody can give away"},
+		{"POST", "/v1/tokens", `{"name":"odd","scopes":["posture:write"]}`, 422, "want one of"},
+		{"POST", "/v1/tokens", `{"name":"..","scopes":["posture:read"]}`, 422, "name"},
+		{"POST", "/v1/tokens", `{"name":"a/b","scopes":["posture:read"]}`, 422, "name"},
+		{"POST", "/v1/tokens", `{"name":"none","scopes":[]}`, 422, "scopes"},
+		{"POST", "/v1/tokens", `{"name":"none","scopes":null}`, 422, "scopes"},
+		{"POST", "/v1/tokens", `{"name":"x","scopes":["posture:read"],"tenant":"other"}`, 422, "unexpected property"},
+		{"GET", "/v1/tokens", ``, 200, `"name":"reader"`},
+		{"DELETE", "/v1/tokens/reader", ``, 204, ""},
+		{"DELETE", "/v1/tokens/reader", ``, 404, "no such thing"},
+		{"POST", "/v1/join-tokens", `{"ttl_seconds":60,"agent_name":"x"}`, 201, "cavra_join_"},
+		{"POST", "/v1/join-tokens", `{"ttl_seconds":60,"agent_name":"a\u202eb"}`, 422, "does not print"},
+		{"POST", "/v1/join-tokens", `{"ttl_seconds":0,"agent_name":"x"}`, 422, "ttl_seconds"},
+		{"POST", "/v1/join-tokens", `{"ttl_seconds":2592001,"agent_name":"x"}`, 422, "ttl_seconds"},
+		{"POST", "/v1/join-tokens", `{"ttl_seconds":60,"agent":"nobody"}`, 404, "no such thing"},
+		{"POST", "/v1/join-tokens", `{"ttl_seconds":60,`, 400, ""},
+		{"POST", "/v1/join-tokens", ``, 400, ""},
+		{"POST", "/v1/join-tokens", `{"agent_name":"` + strings.Repeat("x", 70<<10) + `"}`, 413, ""},
+	} {
+		w := c.ask(step.method, step.path, step.body, writer...)
+		if w.Code != step.want || !strings.Contains(w.Body.String(), step.says) {
+			t.Errorf("%s %s %.80s: %d %s", step.method, step.path, step.body, w.Code, w.Body)
+		}
+	}
+}
+
+func TestFailedLoginsAreLimited(t *testing.T) {
+	f := servetest.Empty(t)
+	c := newClient(t, f)
+	unknown, _ := access.Generate(access.KindAPI)
+	good := f.Token(access.DefaultTenant, "good", access.PostureRead)
+	last := 0
+	ask := func(token string) *httptest.ResponseRecorder {
+		c.from = netip.MustParseAddr("10.9.9.9")
+		return c.ask(http.MethodGet, "/v1/artifacts", "", bearer(token)...)
+	}
+	for range 15 {
+		last = ask(unknown).Code
+	}
+	if w := ask(unknown); last != http.StatusTooManyRequests || w.Header().Get("Retry-After") == "" {
+		t.Errorf("after many failures: %d %v", last, w.Header())
+	}
+	if w := ask(good); w.Code != http.StatusOK {
+		t.Errorf("a good token from there: %d %s", w.Code, w.Body)
+	}
+}
+
+func TestOpenToEverybody(t *testing.T) {
+	f := servetest.Empty(t)
+	down := errors.New("the database at 10.1.2.3 is gone")
+	ready := error(nil)
+	h, err := New(Config{Service: f.Service, Gate: f.Gate, Control: f.Store, Ready: func(context.Context) error { return ready }, Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &client{t, h, netip.MustParseAddr("10.0.0.1")}
+	for path, want := range map[string]int{"/healthz": 204, "/readyz": 204, "/openapi.json": 200, "/v1/": 404, "/v1/nothing": 404} {
+		w := c.ask(http.MethodGet, path, "")
+		if w.Code != want || w.Header().Get("Content-Security-Policy") == "" || w.Header().Get("X-Content-Type-Options") != "nosniff" {
+			t.Errorf("GET %s: %d %v", path, w.Code, w.Header())
+		}
+	}
+	if w := c.ask(http.MethodPut, "/v1/posture", "{}"); w.Code != http.StatusNotFound || w.Header().Get("Content-Type") != "application/problem+json" {
+		t.Errorf("PUT /v1/posture: %d %s", w.Code, w.Body)
+	}
+	ready = down
+	if w := c.ask(http.MethodGet, "/readyz", ""); w.Code != http.StatusServiceUnavailable || strings.Contains(w.Body.String(), "10.1.2.3") {
+		t.Errorf("GET /readyz: %d %s", w.Code, w.Body)
+	}
+	if w := c.ask(http.MethodGet, "/healthz", ""); w.Code != http.StatusNoContent {
+		t.Errorf("GET /healthz while not ready: %d", w.Code)
+	}
+}
+
+func TestFailureTellsNothingOfTheInside(t *testing.T) {
+	f := servetest.Start(t)
+	c := newClient(t, f)
+	token := f.Token(access.DefaultTenant, "ours", access.Admin)
+	if err := f.Conn.Exec(t.Context(), "DROP TABLE scans"); err != nil {
+		t.Fatal(err)
+	}
+	w := c.ask(http.MethodGet, "/v1/artifacts", "", bearer(token)...)
+	if w.Code != http.StatusServiceUnavailable || strings.Contains(strings.ToLower(w.Body.String()), "scans") || !strings.Contains(w.Body.String(), "try again") {
+		t.Errorf("with a table missing: %d %s", w.Code, w.Body)
+	}
+}
+
+// FuzzParameters holds that no value of a path or a query makes the API fail.
+func FuzzParameters(f *testing.F) {
+	fleet := servetest.Start(f)
+	token := fleet.Token(access.DefaultTenant, "fuzz", access.Admin)
+	f.Add(0, "x", "verdict=fail&limit=1")
+	f.Add(1, "sha256:"+strings.Repeat("0", 64), "")
+	f.Add(2, "%00", "severity=critical&status=open&offset=4294967296")
+	f.Add(3, "a'b", "offset=-1&limit=0")
+	f.Add(4, "..", "after=100-"+strings.Repeat("f", 64))
+	f.Add(0, "", "after=300-x&verdict=%ff")
+	f.Add(5, "x", "after_epoch=18446744073709551615&after_sequence=1e9")
+	f.Add(6, "x", "unattributed=maybe&offset=10000000&limit=500")
+	f.Add(2, "x", "limit=1;limit=2&%zz&status=open&status=closed")
+	f.Fuzz(func(t *testing.T, which int, segment, query string) {
+		c := newClient(t, fleet)
+		paths := []string{"/v1/artifacts", "/v1/artifacts/{}", "/v1/exposures", "/v1/agents/{}", "/v1/statements/{}/envelope", "/v1/agents/{}/evidence", "/v1/quarantine", "/v1/tokens"}
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil)
+		r.URL.Path = strings.ReplaceAll(paths[(which%len(paths)+len(paths))%len(paths)], "{}", segment)
+		r.URL.RawQuery = query
+		r.Header.Set("Authorization", "Bearer "+token)
+		w := httptest.NewRecorder()
+		c.handler.ServeHTTP(w, r)
+		if w.Code >= 500 {
+			t.Errorf("GET %q?%q: %d %s", r.URL.Path, query, w.Code, w.Body)
+		}
+	})
+}
