@@ -49,6 +49,11 @@ test-kafka: build engine ## Pass the Kafka tests and the crash scenario over Apa
 test-postgres: ## Pass the control store's tests on PostgreSQL (needs Debian's package postgresql)
 	cd aggregator && ../testbed/postgres/run.sh go test ./internal/control/... ./internal/access/... ./internal/enrol/...
 
+# Needs more: Chromium.
+.PHONY: test-web
+test-web: build engine ## Drive the page in a real browser (needs Debian's package chromium)
+	testbed/web/run.sh
+
 # Needs more: Python.
 .PHONY: test-python
 test-python: ## Compare the pickle scanner with CPython's unpicklers (needs python3)
