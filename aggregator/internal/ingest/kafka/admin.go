@@ -11,8 +11,8 @@ import (
 	"maps"
 	"regexp"
 	"slices"
-	"time"
 	"strconv"
+	"time"
 
 	"github.com/segmentio/kafka-go"
 )
