@@ -58,13 +58,17 @@ func TestKilledAnywhere(t *testing.T) {
 	crashes(w, planFor())
 }
 
-func crashes(w *world, plan crashPlan) {
+// crashes does the plan, and whatever more there is, before it judges.
+func crashes(w *world, plan crashPlan, more ...func(began time.Time)) {
 	w.t.Helper()
 	w.agent = w.enrol("agent")
 	w.hurry(w.agent)
 	stop := w.neighbour()
 	began := time.Now()
 	deaths := w.killAgent(plan, began) + w.killAggregator(plan, began) + w.killAtRandom(plan, began)
+	for _, do := range more {
+		do(began)
+	}
 	w.t.Logf("%s: killed %d times, %d files so far", time.Since(began).Round(time.Second), deaths, len(w.files))
 	w.calm(plan)
 	stop()

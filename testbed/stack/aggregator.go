@@ -20,8 +20,12 @@ type AggregatorConfig struct {
 	Programs Programs
 	// Dir is the embedded folder; the log lies beside it.
 	Dir string
-	// Config is a configuration file, for a run that is not wholly embedded.
+	// Config is a configuration file, for a run that is not wholly embedded. Its
+	// embedded.dir is Dir, where the address is written.
 	Config string
+	// TokenFile holds an administrator's token; empty for the one that the first
+	// start writes into Dir.
+	TokenFile string
 	// Listen is a host:port; empty for a free port of 127.0.0.1, which is kept
 	// over restarts, as the broker's is.
 	Listen string
@@ -146,7 +150,12 @@ func (a *Aggregator) Dir() string { return a.cfg.Dir }
 func (a *Aggregator) Log() string { return a.log }
 
 // TokenFile holds the administrator's token.
-func (a *Aggregator) TokenFile() string { return filepath.Join(a.cfg.Dir, "admin.token") }
+func (a *Aggregator) TokenFile() string {
+	if a.cfg.TokenFile != "" {
+		return a.cfg.TokenFile
+	}
+	return filepath.Join(a.cfg.Dir, "admin.token")
+}
 
 // Running reports whether the program runs.
 func (a *Aggregator) Running() bool { return a.process != nil && a.process.running() }

@@ -182,7 +182,11 @@ func Open(c Connection, cfg Config) (*DB, error) {
 		TLS:         c.TLS,
 		DialTimeout: c.DialTimeout,
 		ReadTimeout: max(cfg.InsertTimeout, cfg.QueryTimeout),
-		Compression: &clickhouse.Compression{Method: clickhouse.CompressionLZ4},
+	}
+	if !loopback(c.Addresses) {
+		// Within one machine it would only cost, and the embedded engine, which
+		// another aggregator may use there, has none.
+		options.Compression = &clickhouse.Compression{Method: clickhouse.CompressionLZ4}
 	}
 	if c.Protocol == Native {
 		options.Protocol = clickhouse.Native

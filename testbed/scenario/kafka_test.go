@@ -1,0 +1,211 @@
+//go:build kafka
+
+package scenario
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cavra/cavra/testbed/kafka"
+	"github.com/cavra/cavra/testbed/ledger"
+	"github.com/cavra/cavra/testbed/stack"
+)
+
+// The administrator's login of the broker.
+const (
+	kafkaUser     = "cavra-admin"
+	kafkaPassword = "a-password-for-tests"
+)
+
+// overKafka does every mark once: after a kill, a real group's coordinator waits
+// for the dead member's session to end before the next one gets its partitions.
+var overKafka = crashPlan{passes: []int{1}, random: 1, files: 400, step: 15}
+
+// cluster is the real Apache Kafka and what an aggregator has to know of it.
+type cluster struct {
+	broker   *kafka.Broker
+	password string
+}
+
+func startKafka(t *testing.T, dir string) *cluster {
+	t.Helper()
+	cache, err := kafka.DefaultCache(".")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := kafka.Start(t.Context(), kafka.Config{Dir: filepath.Join(dir, "kafka"), Cache: cache, User: kafkaUser, Password: kafkaPassword})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := b.Kill(); err != nil {
+			t.Error(err)
+		}
+	})
+	return &cluster{b, write(t, filepath.Join(dir, "kafka.password"), kafkaPassword)}
+}
+
+// configure writes an aggregator's configuration: Kafka is the cluster, and what
+// more does not name is embedded.
+func (c *cluster) configure(t *testing.T, dir, name, more string) stack.AggregatorConfig {
+	t.Helper()
+	port, err := stack.FreePort()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := stack.AggregatorConfig{Dir: filepath.Join(dir, name), Config: filepath.Join(dir, name+".yaml")}
+	write(t, cfg.Config, fmt.Sprintf(`listen: 127.0.0.1:%d
+embedded:
+  dir: %s
+kafka:
+  brokers: [%q]
+  mechanism: scram-sha-256
+  username: %s
+  password_file: %s
+  replication: 1
+%s`, port, cfg.Dir, c.broker.Addr(), kafkaUser, c.password, more))
+	return cfg
+}
+
+// over starts an aggregator over the cluster.
+func (c *cluster) over(t *testing.T, dir string, p stack.Programs) *world {
+	t.Helper()
+	cfg := c.configure(t, dir, "data", "control:\n  sqlite: "+filepath.Join(dir, "control.db")+"\n")
+	cfg.Programs = p
+	return newWorld(t, dir, p, cfg, func() (ledger.Login, error) {
+		return ledger.Login{Address: c.broker.Addr(), Username: kafkaUser, Password: kafkaPassword}, nil
+	})
+}
+
+// TestKilledAnywhereOverKafka is the crash run over the real Apache Kafka, with
+// kills of the broker.
+func TestKilledAnywhereOverKafka(t *testing.T) {
+	dir := folder(t)
+	p := armed(t, dir)
+	c := startKafka(t, dir)
+	w := c.over(t, dir, p)
+	crashes(w, overKafka, func(began time.Time) { c.killBroker(w, began) })
+}
+
+// TestRebalanceOverKafka lets a second aggregator share the group, the control
+// store and the first one's engine: it comes, is killed, comes again and goes,
+// while statements arrive.
+func TestRebalanceOverKafka(t *testing.T) {
+	dir := folder(t)
+	p := programs(t)
+	c := startKafka(t, dir)
+	w := c.over(t, dir, p)
+	w.agent = w.enrol("agent")
+	w.hurry(w.agent)
+	stop := w.neighbour()
+	c.rebalance(w, time.Now())
+	w.calm(crashPlan{files: 200})
+	stop()
+	w.judge(w.agent)
+}
+
+// running starts what does not run.
+func (w *world) running() {
+	w.t.Helper()
+	if !w.agent.Running() {
+		w.must(w.agent.Launch(nil))
+	}
+	if !w.aggregator.Running() {
+		w.must(w.aggregator.Start(w.ctx))
+	}
+}
+
+// killBroker kills the broker under both programs, twice.
+func (c *cluster) killBroker(w *world, began time.Time) {
+	w.t.Helper()
+	w.running()
+	for i := range 2 {
+		w.feed(15)
+		w.pause(time.Duration(500+700*i) * time.Millisecond)
+		w.must(c.broker.Kill())
+		w.feed(15)
+		w.pause(time.Second)
+		w.must(c.broker.Restart(w.ctx))
+		w.t.Logf("%6.1fs: the broker was killed and is back", time.Since(began).Seconds())
+	}
+}
+
+// shares finds how many partitions a generation of the group gave.
+var shares = regexp.MustCompile(`group generation began.*partitions=(\d+)`)
+
+// rebalance is the second aggregator's coming and going.
+func (c *cluster) rebalance(w *world, began time.Time) {
+	w.t.Helper()
+	w.running()
+	second := c.second(w)
+	defer second.Close()
+	w.must(second.Start(w.ctx))
+	c.shared(w, second, 1)
+	w.t.Logf("%6.1fs: two aggregators share the partitions", time.Since(began).Seconds())
+	w.feed(15)
+	w.pause(2 * time.Second)
+	second.Kill()
+	w.feed(15)
+	w.must(second.Start(w.ctx))
+	c.shared(w, second, 2)
+	w.t.Logf("%6.1fs: the second was killed, and shares again", time.Since(began).Seconds())
+	w.feed(15)
+	w.pause(2 * time.Second)
+	w.must(second.Stop())
+	w.t.Logf("%6.1fs: the second has left", time.Since(began).Seconds())
+}
+
+// second is an aggregator that uses the first one's engine over the network.
+func (c *cluster) second(w *world) *stack.Aggregator {
+	w.t.Helper()
+	b, err := os.ReadFile(filepath.Join(w.aggregator.Dir(), "services.json"))
+	w.must(err)
+	var s struct {
+		ClickHouse struct {
+			Address  string `json:"address"`
+			Username string `json:"username"`
+			Password string `json:"password"`
+		} `json:"clickhouse"`
+	}
+	w.must(json.Unmarshal(b, &s))
+	password := write(w.t, filepath.Join(w.dir, "clickhouse.password"), s.ClickHouse.Password)
+	cfg := c.configure(w.t, w.dir, "second", fmt.Sprintf(`clickhouse:
+  protocol: http
+  addresses: [%q]
+  database: default
+  username: %s
+  password_file: %s
+control:
+  sqlite: %s
+`, strings.TrimPrefix(s.ClickHouse.Address, "http://"), s.ClickHouse.Username, password, filepath.Join(w.dir, "control.db")))
+	cfg.Programs, cfg.TokenFile = w.programs, w.aggregator.TokenFile()
+	second, err := stack.NewAggregator(cfg)
+	w.must(err)
+	return second
+}
+
+// shared waits until a program has had a true part of the partitions in so many
+// of its lives.
+func (c *cluster) shared(w *world, second *stack.Aggregator, lives int) {
+	w.t.Helper()
+	w.must(stack.Poll(w.within(90*time.Second), "a rebalance", func(context.Context) (bool, string, error) {
+		b, err := os.ReadFile(second.Log())
+		if err != nil {
+			return false, "", err
+		}
+		parts := 0
+		for _, m := range shares.FindAllStringSubmatch(string(b), -1) {
+			if m[1] != "0" && m[1] != "6" {
+				parts++
+			}
+		}
+		return parts >= lives, fmt.Sprintf("%d generations with a part of the partitions", parts), nil
+	}))
+}
