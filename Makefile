@@ -40,8 +40,9 @@ test: build engine ## Pass every test that needs Go and npm only
 
 # Needs more: Java and Maven.
 .PHONY: test-kafka
-test-kafka: ## Pass the Kafka tests over Apache Kafka, with kills of the broker and a rebalance (needs Java and Maven)
+test-kafka: build engine ## Pass the Kafka tests and the crash scenario over Apache Kafka, with kills of the broker and a rebalance (needs Java and Maven)
 	cd testbed && go test -tags kafka -timeout 10m ./kafka/...
+	cd testbed && go test -tags kafka -timeout 10m -run OverKafka ./scenario
 	cd aggregator && go test -tags kafka -timeout 10m ./internal/ingest/kafka
 
 # Needs more: PostgreSQL.
@@ -63,6 +64,10 @@ test-python: ## Compare the pickle scanner with CPython's unpicklers (needs pyth
 .PHONY: bench
 bench: build engine ## Measure against picklescan, openssl, cat, and ingest (needs python3 with pip, and openssl)
 	go run ./testbed/bench -bin $(BIN)
+
+.PHONY: scenario-long
+scenario-long: build engine ## The crash scenario with 2,000 files and more kills (takes some five minutes)
+	cd testbed && CAVRA_SCENARIO_LONG=1 go test -count=1 -timeout 20m -v -run TestKilledAnywhere ./scenario
 
 .PHONY: test-alone
 test-alone: ## Build and vet each module without the workspace
