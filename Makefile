@@ -40,10 +40,14 @@ test: build engine ## Pass every test that needs Go and npm only
 
 # Needs more: Java and Maven.
 .PHONY: test-kafka
-test-kafka: build engine ## Pass the Kafka tests and the crash scenario over Apache Kafka, with kills of the broker and a rebalance (needs Java and Maven)
+test-kafka: ## Pass the Kafka tests over Apache Kafka, with kills of the broker and a rebalance (needs Java and Maven)
 	cd testbed && go test -tags kafka -timeout 10m ./kafka/...
-	cd testbed && go test -tags kafka -timeout 10m -run OverKafka ./scenario
 	cd aggregator && go test -tags kafka -timeout 10m ./internal/ingest/kafka
+
+# Needs more: Java and Maven, and PostgreSQL.
+.PHONY: test-kafka-scenario
+test-kafka-scenario: build engine ## The crash scenario of both programs over Apache Kafka (needs Java, Maven and PostgreSQL)
+	cd testbed && go test -tags kafka -count=1 -timeout 20m -run OverKafka ./scenario
 
 # Needs more: PostgreSQL.
 .PHONY: test-postgres
