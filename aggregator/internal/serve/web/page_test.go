@@ -250,7 +250,7 @@ func oddQueries(t *testing.T, f *servetest.Fleet, h http.Handler) {
 	for path, want := range map[string]int{
 		"/artifacts?verdict=good": 400, "/artifacts?after=x": 400, "/exposures?severity=all": 400, "/exposures?status=' OR 1": 400,
 		"/exposures?offset=-1": 400, "/exposures?offset=99999999999": 400, "/quarantine?offset=x": 400, "/quarantine?unattributed=yes": 400,
-		"/artifacts/sha256:xyz": 404, "/statements/%00": 404, "/agents/nobody": 404, "/agents/%ff%00": 404,
+		"/static/": 404, "/artifacts/sha256:xyz": 404, "/statements/%00": 404, "/agents/nobody": 404, "/agents/%ff%00": 404,
 	} {
 		w := b.do(http.MethodGet, strings.ReplaceAll(path, " ", "%20"), "")
 		if w.Code != want {

@@ -77,7 +77,9 @@ func New(cfg Config) (http.Handler, error) {
 
 func (s *site) routes() *http.ServeMux {
 	mux := http.NewServeMux()
-	mux.Handle("GET /static/", static())
+	for _, file := range []string{"style.css", "icon.svg"} {
+		mux.Handle("GET /static/"+file, static())
+	}
 	mux.HandleFunc("GET /login", s.loginForm)
 	mux.HandleFunc("POST /login", s.login)
 	mux.HandleFunc("POST /logout", s.logout)
