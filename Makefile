@@ -44,9 +44,9 @@ test-kafka: ## Pass the Kafka tests over Apache Kafka, with kills of the broker 
 	cd testbed && go test -tags kafka -timeout 10m ./kafka/...
 	cd aggregator && go test -tags kafka -timeout 10m ./internal/ingest/kafka
 
-# Needs more: Java and Maven, and PostgreSQL.
+# Needs more: Java and Maven.
 .PHONY: test-kafka-scenario
-test-kafka-scenario: build engine ## The crash scenario of both programs over Apache Kafka (needs Java, Maven and PostgreSQL)
+test-kafka-scenario: build engine ## The crash scenario of both programs over Apache Kafka (needs Java and Maven)
 	cd testbed && go test -tags kafka -count=1 -timeout 20m -run OverKafka ./scenario
 
 # Needs more: PostgreSQL.
