@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -53,7 +54,9 @@ type Agent struct {
 	spool     *spool.Spool
 	publisher *publish.Publisher
 	started   time.Time
-	lastRound time.Time
+	// lastRound is when the last round ended, in milliseconds since 1970; 0 for
+	// none.
+	lastRound atomic.Int64
 }
 
 // Open loads the identity, opens the spool and starts the plugins. Close the
@@ -233,7 +236,7 @@ func (a *Agent) round(ctx context.Context) error {
 			return fmt.Errorf("round over %s: %w", s.Connector, err)
 		}
 	}
-	a.lastRound = time.Now()
+	a.lastRound.Store(time.Now().UnixMilli())
 	return nil
 }
 
@@ -257,6 +260,10 @@ func (a *Agent) beat(ctx context.Context) error {
 	h := &predicate.Heartbeat{
 		AgentVersion: a.cfg.Version, RulesetVersion: a.maker.Ruleset.Version, Plugins: a.programs(), Sandbox: a.layers(),
 		StartedAt: predicate.At(a.started), SpoolStatements: stats.Statements, SpoolBytes: stats.Bytes,
+	}
+	if at := a.lastRound.Load(); at > 0 {
+		ended := predicate.At(time.UnixMilli(at))
+		h.LastRoundAt = &ended
 	}
 	_, err := a.spool.Append(ctx, h)
 	return err
