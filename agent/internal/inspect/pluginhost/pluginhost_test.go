@@ -222,17 +222,20 @@ func TestIdentity(t *testing.T) {
 	if !slices.Contains(p.Layers(), predicate.LayerProcess) || p.Describe().RulesetVersion != "2" {
 		t.Errorf("%v, %+v", p.Layers(), p.Describe())
 	}
-	// Another program in its place is not started.
+	// Another program in its place is not started: the one that was measured is.
 	if err := os.Remove(p.program.Path); err != nil {
 		t.Fatal(err)
 	}
 	install(t, filepath.Dir(p.program.Path), "cavra-scanner-pid", "changed")
-	if _, err := p.Scan(t.Context(), scanner.Target{Path: "f", Content: content("crash")}); err == nil {
-		t.Fatal("no crash")
+	var crash *plugin.CrashError
+	if _, err := p.Scan(t.Context(), scanner.Target{Path: "f", Content: content("crash")}); !errors.As(err, &crash) {
+		t.Fatalf("%v, want a crash", err)
 	}
-	var digest *plugin.DigestError
-	if _, err := p.Scan(t.Context(), scanner.Target{Path: "f", Content: content("a")}); !errors.As(err, &digest) {
-		t.Errorf("%v, want a digest error", err)
+	if _, err := p.Scan(t.Context(), scanner.Target{Path: "f", Content: content("a")}); err != nil {
+		t.Error(err)
+	}
+	if diff := cmp.Diff(want, p.Program()); diff != "" {
+		t.Error(diff)
 	}
 }
 

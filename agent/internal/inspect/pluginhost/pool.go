@@ -13,9 +13,10 @@ import (
 // Pool is one scanner program and its workers. It may be used from several
 // goroutines at once.
 type Pool struct {
-	host        *Host
-	program     Program
-	digest      predicate.Digest
+	host    *Host
+	program Program
+	// measured is the program as it was when the pool began: what every worker runs.
+	measured    *plugin.Program
 	layers      []predicate.Layer
 	description scanner.Description
 	// slots holds every worker that is not at work; nil stands for one that is
@@ -53,12 +54,16 @@ func (h *Host) Scanners(ctx context.Context) ([]*Pool, error) {
 }
 
 func (h *Host) pool(ctx context.Context, program Program) (*Pool, error) {
-	p := &Pool{host: h, program: program, slots: make(chan *worker, h.cfg.Workers)}
+	measured, err := plugin.Load(program.Path, "")
+	if err != nil {
+		return nil, fmt.Errorf("start scanner %s: %w", program.Name, err)
+	}
+	p := &Pool{host: h, program: program, measured: measured, slots: make(chan *worker, h.cfg.Workers)}
 	w, err := p.start(ctx)
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, measured.Close())
 	}
-	p.digest, p.layers, p.description = w.process.Digest(), w.process.Layers(), w.scanner.Describe()
+	p.layers, p.description = w.process.Layers(), w.scanner.Describe()
 	p.slots <- w
 	for range h.cfg.Workers - 1 {
 		p.slots <- nil
@@ -68,7 +73,7 @@ func (h *Host) pool(ctx context.Context, program Program) (*Pool, error) {
 
 func (p *Pool) start(ctx context.Context) (*worker, error) {
 	process, err := plugin.Launch(ctx, plugin.Config{
-		Path: p.program.Path, Digest: p.digest, Logger: p.host.cfg.Logger, Catalogue: p.host.cfg.Catalogue,
+		Program: p.measured, Logger: p.host.cfg.Logger, Catalogue: p.host.cfg.Catalogue,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("start scanner %s: %w", p.program.Name, err)
@@ -82,7 +87,7 @@ func (p *Pool) start(ctx context.Context) (*worker, error) {
 
 // Program names the program that scans, by its own digest.
 func (p *Pool) Program() predicate.Scanner {
-	return predicate.Scanner{Name: p.description.Name, Version: p.description.Version, Digest: p.digest}
+	return predicate.Scanner{Name: p.description.Name, Version: p.description.Version, Digest: p.measured.Digest()}
 }
 
 // Describe is what the scanner said of itself.
@@ -147,5 +152,5 @@ func (p *Pool) Close() error {
 			err = errors.Join(err, w.process.Close())
 		}
 	}
-	return err
+	return errors.Join(err, p.measured.Close())
 }
