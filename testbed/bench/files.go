@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/cavra/cavra/schemas/predicate"
 	"github.com/cavra/cavra/schemas/report"
 	"github.com/cavra/cavra/testbed/corpus"
 )
@@ -68,10 +69,17 @@ func (b *bench) torch(ctx context.Context) error {
 // treeFiles is the size of the tree of small files.
 const treeFiles = 10_000
 
-// tree scans many small files, and reads them with cat.
-func (b *bench) tree(ctx context.Context) error {
-	dir := filepath.Join(b.dir, "tree")
-	manifest, err := corpus.WriteMany(dir, treeFiles, 1)
+// trees scans many small files, and reads them with cat. Each malicious file
+// costs a new scanner process, since the one that read it is not trusted with
+// another; so a harmless tree and a hostile one are measured apart.
+func (b *bench) trees(ctx context.Context) error {
+	err := b.tree(ctx, "harmless", corpus.WriteManyHarmless)
+	return errors.Join(err, b.tree(ctx, "mixed", corpus.WriteMany))
+}
+
+func (b *bench) tree(ctx context.Context, name string, write func(dir string, n int, seed uint64) (corpus.Manifest, error)) error {
+	dir := filepath.Join(b.dir, name)
+	manifest, err := write(dir, treeFiles, 1)
 	if err != nil {
 		return err
 	}
@@ -91,24 +99,34 @@ func (b *bench) tree(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var r report.Report
-	if err := json.Unmarshal(ours.stdout, &r); err != nil {
-		return fmt.Errorf("read report: %w", err)
-	}
-	if len(r.Artifacts) != len(manifest.Files) {
-		return fmt.Errorf("%d files were written and %d reported", len(manifest.Files), len(r.Artifacts))
-	}
-	for word, want := range manifest.Verdicts() {
-		if got := map[string]int{"pass": r.Summary.Pass, "warn": r.Summary.Warn, "fail": r.Summary.Fail, "error": r.Summary.Error}[string(word)]; got != want {
-			return fmt.Errorf("verdict %s: %d files were written so and %d reported", word, want, got)
-		}
+	if err := agrees(ours.stdout, manifest); err != nil {
+		return err
 	}
 	theirs := median(reads)
 	rate := func(d time.Duration) string {
 		return fmt.Sprintf("%s, %.0f files/s", d.Round(10*time.Millisecond), treeFiles/d.Seconds())
 	}
-	b.rows = append(b.rows, row{fmt.Sprintf("tree of %d small files", treeFiles), rate(ours.wall), rate(theirs) + " (find and cat)",
+	what := fmt.Sprintf("%s tree of %d small files, %d of them malicious", name, treeFiles, manifest.Verdicts()[predicate.Fail])
+	b.rows = append(b.rows, row{what, rate(ours.wall), rate(theirs) + " (find and cat)",
 		fmt.Sprintf("%.1f times its time", ours.wall.Seconds()/theirs.Seconds()), "warm cache, " + runs + ", every verdict checked"})
+	return nil
+}
+
+// agrees compares a scan's verdicts with what was written.
+func agrees(stdout []byte, manifest corpus.Manifest) error {
+	var r report.Report
+	if err := json.Unmarshal(stdout, &r); err != nil {
+		return fmt.Errorf("read report: %w", err)
+	}
+	if len(r.Artifacts) != len(manifest.Files) {
+		return fmt.Errorf("%d files were written and %d reported", len(manifest.Files), len(r.Artifacts))
+	}
+	want := manifest.Verdicts()
+	for word, got := range map[predicate.Verdict]int{predicate.Pass: r.Summary.Pass, predicate.Warn: r.Summary.Warn, predicate.Fail: r.Summary.Fail, predicate.Error: r.Summary.Error} {
+		if got != want[word] {
+			return fmt.Errorf("verdict %s: %d files were written so and %d reported", word, want[word], got)
+		}
+	}
 	return nil
 }
 

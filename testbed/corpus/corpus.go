@@ -82,8 +82,18 @@ func Write(dir string) (Manifest, error) {
 }
 
 // WriteMany makes n small files of mixed kinds, all different, in folders of
-// 256. The seed decides their content.
+// 256: one in eight is malicious, one suspicious and one unknown. The seed
+// decides their content.
 func WriteMany(dir string, n int, seed uint64) (Manifest, error) {
+	return writeMany(dir, n, seed, slices.Concat(harmlessKinds, otherKinds))
+}
+
+// WriteManyHarmless is WriteMany with files that must pass.
+func WriteManyHarmless(dir string, n int, seed uint64) (Manifest, error) {
+	return writeMany(dir, n, seed, harmlessKinds)
+}
+
+func writeMany(dir string, n int, seed uint64, kinds []kind) (Manifest, error) {
 	var whole Manifest
 	rng := rand.New(rand.NewPCG(seed, 0xca57))
 	for from := 0; from < n; from += 256 {

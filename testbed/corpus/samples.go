@@ -147,8 +147,11 @@ func incomplete() []sample {
 	}
 }
 
-// kinds make one small file each for WriteMany: number i, random content.
-var kinds = []func(i int, rng *rand.Rand) sample{
+// kind makes one small file: number i, random content.
+type kind func(i int, rng *rand.Rand) sample
+
+// harmlessKinds pass; otherKinds do not.
+var harmlessKinds = []kind{
 	func(i int, rng *rand.Rand) sample {
 		text := fmt.Sprintf("# Model %d\n\nThis model has the number %d.\n", i, rng.Uint64())
 		return sample{fmt.Sprintf("%06d.md", i), []byte(text), "text", predicate.Pass, true, nil, nil}
@@ -168,6 +171,9 @@ var kinds = []func(i int, rng *rand.Rand) sample{
 	func(i int, rng *rand.Rand) sample {
 		return sample{fmt.Sprintf("%06d.npy", i), []byte(npy("'<u8'", "(2,)", le64(i)+le64(int(rng.Uint32())))), "npy", predicate.Pass, true, nil, nil}
 	},
+}
+
+var otherKinds = []kind{
 	func(i int, rng *rand.Rand) sample {
 		word := fmt.Sprintf("%s-%d-%d", inertWord, i, rng.Uint32())
 		pkl := proto(2) + global("os", "system") + binUnicode(word) + "\x85R."
