@@ -38,16 +38,13 @@ test: build engine ## Pass every test that needs Go and npm only
 	go vet $(foreach m,$(MODULES),./$(m)/...)
 	go test -timeout 15m $(foreach m,$(MODULES),./$(m)/...)
 
-# Needs more: Java and Maven.
-.PHONY: test-kafka
-test-kafka: ## Pass the Kafka tests over Apache Kafka, with kills of the broker and a rebalance (needs Java and Maven)
-	cd testbed && go test -tags kafka -timeout 10m ./kafka/...
-	cd aggregator && go test -tags kafka -timeout 10m ./internal/ingest/kafka
+# Needs more: Java and Maven. Under testbed/postgres/run.sh, the aggregators that
+# share a group share a PostgreSQL as well.
+KAFKA_TESTS := go test -tags kafka -count=1 -run Kafka
 
-# Needs more: Java and Maven.
-.PHONY: test-kafka-scenario
-test-kafka-scenario: build engine ## The crash scenario of both programs over Apache Kafka (needs Java and Maven)
-	cd testbed && go test -tags kafka -count=1 -timeout 20m -run OverKafka ./scenario
+.PHONY: test-kafka
+test-kafka: build engine ## The Kafka tests and the crash scenario over Apache Kafka, with kills of the broker and a rebalance (needs Java and Maven)
+	$(KAFKA_TESTS) -timeout 15m ./testbed/kafka ./testbed/scenario ./aggregator/internal/ingest/kafka
 
 # Needs more: PostgreSQL.
 .PHONY: test-postgres
@@ -71,7 +68,12 @@ bench: build engine ## Measure against picklescan, openssl, cat, and ingest (nee
 
 .PHONY: scenario-long
 scenario-long: build engine ## The crash scenario with 2,000 files and more kills (takes some five minutes)
-	cd testbed && CAVRA_SCENARIO_LONG=1 go test -count=1 -timeout 20m -v -run TestKilledAnywhere ./scenario
+	cd testbed && CAVRA_SCENARIO_LONG=1 go test -count=1 -timeout 20m -v -run 'TestKilledAnywhere$$' ./scenario
+
+# Needs more: Java and Maven.
+.PHONY: scenario-long-kafka
+scenario-long-kafka: build engine ## The same over Apache Kafka (needs Java and Maven; takes some ten minutes)
+	CAVRA_SCENARIO_LONG=1 $(KAFKA_TESTS) -timeout 40m -v ./testbed/scenario
 
 .PHONY: test-alone
 test-alone: ## Build and vet each module without the workspace

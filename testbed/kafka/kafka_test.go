@@ -15,7 +15,7 @@ import (
 	"github.com/cavra/cavra/testbed/kafka"
 )
 
-func TestBrokerKeepsItsLogOverAKill(t *testing.T) {
+func TestApacheKafkaKeepsItsLogOverAKill(t *testing.T) {
 	cache, err := kafka.DefaultCache(".")
 	if err != nil {
 		t.Fatal(err)

@@ -26,12 +26,17 @@ const (
 
 // overKafka does every mark once: after a kill, a real group's coordinator waits
 // for the dead member's session to end before the next one gets its partitions.
-var overKafka = crashPlan{passes: []int{1}, random: 1, files: 400, step: 15}
+var (
+	overKafka     = crashPlan{passes: []int{1}, random: 1, files: 400, step: 15}
+	longOverKafka = crashPlan{passes: []int{1, 2, 4}, random: 10, files: 2000, step: 25}
+)
 
 // cluster is the real Apache Kafka and what an aggregator has to know of it.
 type cluster struct {
 	broker   *kafka.Broker
 	password string
+	// control is the part of the configuration about the control store.
+	control string
 }
 
 func startKafka(t *testing.T, dir string) *cluster {
@@ -49,7 +54,20 @@ func startKafka(t *testing.T, dir string) *cluster {
 			t.Error(err)
 		}
 	})
-	return &cluster{b, write(t, filepath.Join(dir, "kafka.password"), kafkaPassword)}
+	control := "control:\n  sqlite: " + filepath.Join(dir, "control.db") + "\n"
+	return &cluster{b, write(t, filepath.Join(dir, "kafka.password"), kafkaPassword), control}
+}
+
+// postgres puts the control store into the PostgreSQL that
+// testbed/postgres/run.sh has started, if it has.
+func (c *cluster) postgres(t *testing.T, dir string) {
+	t.Helper()
+	dsn := os.Getenv("CAVRA_TEST_POSTGRES")
+	if dsn == "" {
+		t.Log("the control store is SQLite: CAVRA_TEST_POSTGRES is not set")
+		return
+	}
+	c.control = "control:\n  postgresql_file: " + write(t, filepath.Join(dir, "postgresql.dsn"), dsn) + "\n"
 }
 
 // configure writes an aggregator's configuration: Kafka is the cluster, and what
@@ -77,7 +95,7 @@ kafka:
 // over starts an aggregator over the cluster.
 func (c *cluster) over(t *testing.T, dir string, p stack.Programs) *world {
 	t.Helper()
-	cfg := c.configure(t, dir, "data", "control:\n  sqlite: "+filepath.Join(dir, "control.db")+"\n")
+	cfg := c.configure(t, dir, "data", c.control)
 	cfg.Programs = p
 	return newWorld(t, dir, p, cfg, func() (ledger.Login, error) {
 		return ledger.Login{Address: c.broker.Addr(), Username: kafkaUser, Password: kafkaPassword}, nil
@@ -87,20 +105,27 @@ func (c *cluster) over(t *testing.T, dir string, p stack.Programs) *world {
 // TestKilledAnywhereOverKafka is the crash run over the real Apache Kafka, with
 // kills of the broker.
 func TestKilledAnywhereOverKafka(t *testing.T) {
+	t.Parallel()
+	plan := overKafka
+	if os.Getenv("CAVRA_SCENARIO_LONG") != "" {
+		plan = longOverKafka
+	}
 	dir := folder(t)
 	p := armed(t, dir)
 	c := startKafka(t, dir)
 	w := c.over(t, dir, p)
-	crashes(w, overKafka, func(began time.Time) { c.killBroker(w, began) })
+	crashes(w, plan, func(began time.Time) { c.killBroker(w, began) })
 }
 
 // TestRebalanceOverKafka lets a second aggregator share the group, the control
 // store and the first one's engine: it comes, is killed, comes again and goes,
 // while statements arrive.
 func TestRebalanceOverKafka(t *testing.T) {
+	t.Parallel()
 	dir := folder(t)
 	p := programs(t)
 	c := startKafka(t, dir)
+	c.postgres(t, dir)
 	w := c.over(t, dir, p)
 	w.agent = w.enrol("agent")
 	w.hurry(w.agent)
@@ -182,9 +207,7 @@ func (c *cluster) second(w *world) *stack.Aggregator {
   database: default
   username: %s
   password_file: %s
-control:
-  sqlite: %s
-`, strings.TrimPrefix(s.ClickHouse.Address, "http://"), s.ClickHouse.Username, password, filepath.Join(w.dir, "control.db")))
+%s`, strings.TrimPrefix(s.ClickHouse.Address, "http://"), s.ClickHouse.Username, password, c.control))
 	cfg.Programs, cfg.TokenFile = w.programs, w.aggregator.TokenFile()
 	second, err := stack.NewAggregator(cfg)
 	w.must(err)
