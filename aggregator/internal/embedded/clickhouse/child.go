@@ -145,6 +145,11 @@ func startChild(o order, log *slog.Logger) (_ *child, err error) {
 	if c.lock, err = lockFolder(o.Dir); err != nil {
 		return nil, err
 	}
+	// The engine asks for the working folder at every insert from a file, and
+	// the one that the aggregator was started in may be deleted under it.
+	if err := os.Chdir(o.Dir); err != nil {
+		return nil, fmt.Errorf("go to data folder: %w", err)
+	}
 	incoming, err := emptyFolder(filepath.Join(o.Dir, "incoming"))
 	if err != nil {
 		return nil, err

@@ -3,6 +3,8 @@ package clickhouse
 import (
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -220,5 +222,31 @@ func TestQueriesRunTogetherUpToTheLimit(t *testing.T) {
 	}
 	if took := time.Since(started); refused != 1 || took > 1900*time.Millisecond {
 		t.Errorf("two of three one-second queries: %d refused, %s", refused, took)
+	}
+}
+
+// TestStartedInAFolderThatIsGone: an aggregator outlives the folder that its
+// shell was in.
+func TestStartedInAFolderThatIsGone(t *testing.T) {
+	cfg := testConfig(t, t.TempDir())
+	gone := filepath.Join(t.TempDir(), "gone")
+	if err := os.Mkdir(gone, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	t.Chdir(gone)
+	if err := os.Remove(gone); err != nil {
+		t.Fatal(err)
+	}
+	e := startEngine(t, cfg)
+	e.exec(t, "CREATE TABLE t (n UInt64) ENGINE = MergeTree ORDER BY n")
+	batch, err := e.conn.PrepareBatch(testContext(t), "INSERT INTO t")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(batch.Append(uint64(7)), batch.Send()); err != nil {
+		t.Fatal(err)
+	}
+	if n := value[uint64](t, e.conn, "SELECT sum(n) FROM t"); n != 7 {
+		t.Errorf("sum %d, want 7", n)
 	}
 }
