@@ -77,7 +77,7 @@ func (r *round) run(ctx context.Context) error {
 		return ctx.Err()
 	}
 	if listing.Err != nil {
-		r.agent.cfg.Log.Error("the listing is not complete: nothing is closed by this round", slog.Any("error", listing.Err))
+		r.agent.cfg.Log.ErrorContext(ctx, "the listing is not complete: nothing is closed by this round", slog.Any("error", listing.Err))
 	}
 	inspector, err := r.agent.inspector(r.scope.Connector)
 	if err != nil {

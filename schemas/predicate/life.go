@@ -163,7 +163,7 @@ func (e *Epoch) Validate() error {
 	if e.Last == nil {
 		return nil
 	}
-	if e.Last.Epoch == 0 || e.Last.Epoch >= e.Link.Epoch || e.Last.Sequence > maxCounter {
+	if e.Last.Epoch == 0 || e.Last.Epoch >= e.Epoch || e.Last.Sequence > maxCounter {
 		return errors.New("last: out of range")
 	}
 	return e.Last.Digest.Validate()

@@ -68,7 +68,7 @@ func (c *Connector) List(ctx context.Context, root string) iter.Seq2[artifact.It
 		last := artifact.Item{}
 		for {
 			part, err := stream.Recv()
-			if err == io.EOF {
+			if errors.Is(err, io.EOF) {
 				return
 			}
 			if err != nil {

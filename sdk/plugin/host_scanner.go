@@ -104,7 +104,7 @@ func (h *hosted) run(ctx context.Context) error {
 	}
 	for {
 		out, err := h.stream.Recv()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return contractf("the scan ended without Done")
 		}
 		if err != nil {
@@ -146,10 +146,10 @@ func (h *hosted) done(d *pb.Done) error {
 
 func (h *hosted) send(ctx context.Context, in *pb.ScanInput) error {
 	err := h.stream.Send(in)
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		// The stream has ended; why is what Recv says.
-		for err == io.EOF || err == nil {
-			if _, err = h.stream.Recv(); err == io.EOF {
+		for err == nil || errors.Is(err, io.EOF) {
+			if _, err = h.stream.Recv(); errors.Is(err, io.EOF) {
 				return contractf("the scan ended without Done")
 			}
 		}

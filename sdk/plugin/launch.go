@@ -203,7 +203,8 @@ func (p *Process) connect(config *goplugin.ClientConfig) error {
 func (p *Process) watch() {
 	<-p.child.exited
 	tail, dropped := p.tail.Snapshot()
-	p.cfg.Logger.Debug("plugin ended", "program", p.cfg.Path, "pid", p.child.ID(), "how", p.child.exit.Error(), "stderr", words(tail), "stderr_dropped", dropped)
+	p.cfg.Logger.Debug("plugin ended", slog.String("program", p.cfg.Path), slog.String("pid", p.child.ID()),
+		slog.String("how", p.child.exit.Error()), slog.String("stderr", words(tail)), slog.Any("stderr_dropped", dropped))
 	close(p.done)
 }
 

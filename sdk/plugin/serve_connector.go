@@ -127,7 +127,7 @@ func (s *connectorServer) Read(_ context.Context, in *pb.ReadRequest) (*pb.ReadR
 	}
 	p := make([]byte, n)
 	got, err := h.reader.ReadAt(p, in.GetOffset())
-	if got < len(p) && err != io.EOF {
+	if got < len(p) && !errors.Is(err, io.EOF) {
 		return nil, failure(err)
 	}
 	return &pb.ReadResponse{Data: p[:got]}, nil

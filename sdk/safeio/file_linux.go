@@ -32,7 +32,7 @@ type Stamp struct {
 
 // StampOf takes the stamp from a file's status.
 func StampOf(st *unix.Stat_t) Stamp {
-	return Stamp{Dev: uint64(st.Dev), Inode: st.Ino, Size: st.Size, MtimeNs: st.Mtim.Nano(), CtimeNs: st.Ctim.Nano()}
+	return Stamp{Dev: st.Dev, Inode: st.Ino, Size: st.Size, MtimeNs: st.Mtim.Nano(), CtimeNs: st.Ctim.Nano()}
 }
 
 // NewFile takes f over, which it closes on an error too.
@@ -72,7 +72,7 @@ func (f *File) ReadAt(p []byte, off int64) (int, error) {
 	want := p[:min(int64(len(p)), f.was.Size-off)]
 	n, err := f.f.ReadAt(want, off)
 	if n < len(want) {
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			err = errors.Join(io.ErrUnexpectedEOF, ErrChanged)
 		}
 		return n, &ShortReadError{Name: f.name, Offset: off, Want: len(want), Got: n, Err: err}

@@ -69,7 +69,7 @@ func Digest(ctx context.Context, r artifact.Reader, name string) (artifact.Diges
 	switch n, err := r.ReadAt(buf[:1], size); {
 	case n > 0:
 		return "", fmt.Errorf("digest %s: more than the %d bytes that it opened with: %w", name, size, ErrChanged)
-	case err != nil && err != io.EOF:
+	case err != nil && !errors.Is(err, io.EOF):
 		return "", fmt.Errorf("digest %s: read past the end: %w", name, err)
 	}
 	return artifact.Digest(fmt.Sprintf("sha256:%x", h.Sum(nil))), nil

@@ -21,7 +21,6 @@ func proto(n byte) string                 { return "\x80" + string([]byte{n}) }
 func global(module, name string) string   { return "c" + module + "\n" + name + "\n" }
 func binUnicode(s string) string          { return "X" + le32(len(s)) + s }
 func shortUnicode(s string) string        { return "\x8c" + string([]byte{byte(len(s))}) + s }
-func binBytes(b string) string            { return "B" + le32(len(b)) + b }
 func binInt(n int) string                 { return "J" + le32(n) }
 func binPut(n byte) string                { return "q" + string([]byte{n}) }
 func binGet(n byte) string                { return "h" + string([]byte{n}) }

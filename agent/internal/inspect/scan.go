@@ -63,7 +63,7 @@ func (n *Inspector) scanOne(ctx context.Context, s Scanner, target scanner.Targe
 	ctx, cancel := context.WithTimeoutCause(ctx, n.cfg.Timeout, errTimeout)
 	defer cancel()
 	report, err := s.Scan(ctx, target)
-	if err != nil && context.Cause(ctx) == errTimeout {
+	if err != nil && errors.Is(context.Cause(ctx), errTimeout) {
 		err = errTimeout
 	}
 	return report, err

@@ -353,7 +353,7 @@ func (s *Spool) split(f *os.File, g *segment, broken *fault, next *segment) (kep
 	end := info.Size()
 	lost := loss{epoch: g.epoch, sequence: g.last + 1}
 	same := next != nil && next.epoch == g.epoch
-	if broken.next >= 0 && !(same && broken.frame.sequence >= next.first) {
+	if broken.next >= 0 && (!same || broken.frame.sequence < next.first) {
 		rest := &segment{epoch: g.epoch, first: broken.frame.sequence, previous: broken.frame.previous, key: g.key}
 		rest.name = segmentName(rest.epoch, rest.first)
 		err := diskio.Replace(s.cfg.FS, s.path(rest.name), 0o600, func(w io.Writer) error {

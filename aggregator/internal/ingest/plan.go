@@ -100,10 +100,10 @@ func ranged(p *control.Plan, r *kafka.Range) *row.Range {
 // and not be taken for a repetition.
 func token(p *control.Plan, b *row.Batch) string {
 	h := sha256.New()
-	fmt.Fprintf(h, "%s/%d/%d/%d/%x/%s\n", p.Topic, p.Partition, p.From, p.Next, p.SHA256, p.CreatedAt.UTC().Format(time.RFC3339Nano))
+	_, _ = fmt.Fprintf(h, "%s/%d/%d/%d/%x/%s\n", p.Topic, p.Partition, p.From, p.Next, p.SHA256, p.CreatedAt.UTC().Format(time.RFC3339Nano))
 	for i := range b.Receipts {
 		r := &b.Receipts[i]
-		fmt.Fprintf(h, "%d %s %s %s\n", r.Offset, r.Outcome, r.Reason, r.Digest)
+		_, _ = fmt.Fprintf(h, "%d %s %s %s\n", r.Offset, r.Outcome, r.Reason, r.Digest)
 	}
 	return hex.EncodeToString(h.Sum(nil))
 }

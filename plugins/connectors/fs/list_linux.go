@@ -52,7 +52,7 @@ func (w *walk) run(ctx context.Context, root string) error {
 	if err != nil {
 		return err
 	}
-	defer unix.Close(fd)
+	defer func() { _ = unix.Close(fd) }()
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
 		return err
@@ -200,7 +200,7 @@ func (w *walk) inside(fd int, name string) bool {
 	if err != nil {
 		return false
 	}
-	defer unix.Close(sub)
+	defer func() { _ = unix.Close(sub) }()
 	real, err := pathOf(sub)
 	if err != nil {
 		return false

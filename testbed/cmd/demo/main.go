@@ -28,7 +28,7 @@ func main() {
 	err := run(ctx, o, os.Stdout)
 	interrupted := ctx.Err() != nil
 	stop()
-	if err != nil && !(interrupted && errors.Is(err, context.Canceled)) {
+	if err != nil && (!interrupted || !errors.Is(err, context.Canceled)) {
 		fmt.Fprintln(os.Stderr, "demo:", err)
 		os.Exit(1)
 	}

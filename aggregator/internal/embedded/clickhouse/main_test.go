@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -147,7 +146,7 @@ func runParent() error {
 	if err != nil {
 		return err
 	}
-	engine, err := New(Config{Dir: os.Args[2], Library: library, Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	engine, err := New(Config{Dir: os.Args[2], Library: library, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return err
 	}

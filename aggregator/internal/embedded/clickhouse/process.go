@@ -109,7 +109,7 @@ func (e *Engine) order() order {
 
 // readReport waits for the child to say that it serves, or why it cannot.
 func (p *process) readReport(ctx context.Context, wait time.Duration) (report, error) {
-	defer p.report.Close()
+	defer func() { _ = p.report.Close() }()
 	if err := p.report.SetReadDeadline(time.Now().Add(wait)); err != nil {
 		return report{}, fmt.Errorf("read engine report: %w", err)
 	}

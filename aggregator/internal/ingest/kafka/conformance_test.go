@@ -69,7 +69,7 @@ func config(b broker, topic string) kafka.Config {
 	c.Topic, c.GroupID = topic, topic+"-group"
 	c.SessionTimeout, c.RebalanceTimeout = 6*time.Second, 10*time.Second
 	c.Timeout = 5 * time.Second
-	c.Log = slog.New(slog.NewTextHandler(io.Discard, nil))
+	c.Log = slog.New(slog.DiscardHandler)
 	return c
 }
 

@@ -148,7 +148,7 @@ func (r *run) generations(ctx context.Context, group *kafka.ConsumerGroup) error
 		gen, err := group.Next(ctx)
 		switch {
 		case ctx.Err() != nil:
-			return nil
+			return nil //nolint:nilerr // the group ends when it is told to
 		case err == nil:
 		case !Retryable(err):
 			return fmt.Errorf("join group %q: %w", cfg.GroupID, err)
@@ -164,7 +164,7 @@ func (r *run) generations(ctx context.Context, group *kafka.ConsumerGroup) error
 			return nil
 		}
 		if r.failure() != nil {
-			return nil
+			return nil //nolint:nilerr // the caller asks for the failure itself
 		}
 	}
 }

@@ -14,7 +14,7 @@ func main() {
 	many := flag.Int("many", 0, "write so many small files in place of the fixed tree")
 	seed := flag.Uint64("seed", 1, "what decides the content of -many")
 	flag.Usage = func() {
-		fmt.Fprintln(flag.CommandLine.Output(), "usage: cavra-corpus [-many N [-seed S]] DIR")
+		_, _ = fmt.Fprintln(flag.CommandLine.Output(), "usage: cavra-corpus [-many N [-seed S]] DIR")
 		flag.PrintDefaults()
 	}
 	flag.Parse()
