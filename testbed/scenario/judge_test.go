@@ -186,15 +186,11 @@ func (w *world) judgeEvidence(book *ledger.Book) {
 func (w *world) evidence(agent string) map[predicate.Digest][]byte {
 	w.t.Helper()
 	out := map[predicate.Digest][]byte{}
-	var epoch, sequence uint64
-	for {
+	for after := ""; ; {
 		var page stack.Evidence
 		w.must(w.aggregator.Get(w.ctx, "/v1/agents/"+agent+"/evidence", url.Values{
-			"after_epoch": {strconv.FormatUint(epoch, 10)}, "after_sequence": {strconv.FormatUint(sequence, 10)}, "limit": {"1000"},
+			"after": {after}, "limit": {"1000"},
 		}, &page))
-		if len(page.Envelopes) == 0 {
-			return out
-		}
 		keys := map[predicate.Digest]identity.PublicKey{}
 		for _, k := range page.Keys {
 			public, err := identity.ParsePublicKey(k.Algorithm, k.PublicKey)
@@ -202,12 +198,14 @@ func (w *world) evidence(agent string) map[predicate.Digest][]byte {
 			keys[k.KeyID] = public
 		}
 		for _, raw := range page.Envelopes {
-			p, digest := w.open(raw, keys)
+			_, digest := w.open(raw, keys)
 			if out[digest] != nil {
 				w.t.Errorf("the export holds statement %s twice", digest)
 			}
 			out[digest] = raw
-			epoch, sequence = p.Place().Epoch, p.Place().Sequence
+		}
+		if after = page.Next; after == "" {
+			return out
 		}
 	}
 }

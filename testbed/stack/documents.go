@@ -92,6 +92,7 @@ type Evidence struct {
 		Algorithm predicate.Algorithm `json:"algorithm"`
 		PublicKey []byte              `json:"public_key"`
 	} `json:"keys"`
+	Next string `json:"next"`
 }
 
 // Posture asks for the posture.

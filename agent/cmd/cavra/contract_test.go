@@ -61,7 +61,7 @@ func validate(source, document []byte) error {
 }
 
 // evidence DIR writes a chain of three statements in several forms: whole.json,
-// gap.json (without the second), fork.json, flipped.json, one.json (an
+// gap.json (without the second), page.json (the first two), fork.json, flipped.json, one.json (an
 // envelope), indented.json, keys.json, key.pem and other.pem.
 func evidence(ts *testscript.TestScript, _ bool, args []string) {
 	dir := ts.MkAbs(args[0])
@@ -83,13 +83,14 @@ func evidence(ts *testscript.TestScript, _ bool, args []string) {
 		ts.Check(err)
 		ts.Check(os.WriteFile(filepath.Join(dir, name), b, 0o644))
 	}
-	put("whole.json", exportJSON{[]json.RawMessage{a3, a1, a2}, keys})
-	put("gap.json", exportJSON{[]json.RawMessage{a1, a3}, keys})
-	put("fork.json", exportJSON{[]json.RawMessage{a1, a2, a3, fork}, keys})
-	put("flipped.json", exportJSON{[]json.RawMessage{a1, flipped, a3}, keys})
+	put("whole.json", exportJSON{Envelopes: []json.RawMessage{a3, a1, a2}, Keys: keys})
+	put("gap.json", exportJSON{Envelopes: []json.RawMessage{a1, a3}, Keys: keys})
+	put("fork.json", exportJSON{Envelopes: []json.RawMessage{a1, a2, a3, fork}, Keys: keys})
+	put("flipped.json", exportJSON{Envelopes: []json.RawMessage{a1, flipped, a3}, Keys: keys})
 	put("one.json", json.RawMessage(a2))
-	put("keys.json", exportJSON{[]json.RawMessage{}, keys})
-	b, err := json.MarshalIndent(exportJSON{[]json.RawMessage{a1, a2, a3}, keys}, "", "  ")
+	put("page.json", exportJSON{[]json.RawMessage{a1, a2}, keys, "1-2-" + d2.Hex()})
+	put("keys.json", exportJSON{Envelopes: []json.RawMessage{}, Keys: keys})
+	b, err := json.MarshalIndent(exportJSON{Envelopes: []json.RawMessage{a1, a2, a3}, Keys: keys}, "", "  ")
 	ts.Check(err)
 	ts.Check(os.WriteFile(filepath.Join(dir, "indented.json"), b, 0o644))
 	for name, k := range map[string]*identity.Key{"key.pem": key, "other.pem": other} {

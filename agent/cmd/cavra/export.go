@@ -22,6 +22,8 @@ const maxExport = 512 << 20
 type export struct {
 	envelopes [][]byte
 	keys      []identity.PublicKey
+	// partial says that it is a page, and that more follows it.
+	partial bool
 }
 
 // exportJSON is the export's form: envelopes as they were sent, and the keys
@@ -29,6 +31,8 @@ type export struct {
 type exportJSON struct {
 	Envelopes []json.RawMessage `json:"envelopes"`
 	Keys      []exportedKey     `json:"keys"`
+	// Next is the aggregator's cursor of the page after this one.
+	Next string `json:"next,omitempty"`
 }
 
 type exportedKey struct {
@@ -84,7 +88,7 @@ func parseExport(b []byte) (*export, error) {
 	if err := dec.Decode(&j); err != nil {
 		return nil, fmt.Errorf("export: %w", err)
 	}
-	out := &export{}
+	out := &export{partial: j.Next != ""}
 	for i, raw := range j.Envelopes {
 		env, err := compact(raw)
 		if err != nil {

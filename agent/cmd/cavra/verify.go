@@ -46,7 +46,7 @@ usage, or no key.`,
 	f := cmd.Flags()
 	f.StringArrayVar(&o.keys, "key", nil, "`FILE` with a public key that you trust: PEM, or an export; may be given again")
 	f.BoolVar(&o.trustEmbedded, "trust-embedded-keys-unsafe", false, "use the keys that FILE itself carries: this shows integrity, not authenticity")
-	f.BoolVar(&o.requireUnitary, "complete", false, "fail unless every chain is whole from its first statement on")
+	f.BoolVar(&o.requireUnitary, "complete", false, "fail unless every chain is whole from its first statement on, and the export ends with this file")
 	return cmd
 }
 
@@ -77,6 +77,9 @@ func verify(cmd *cobra.Command, o verifyOptions, path string) error {
 	if o.requireUnitary && early > 0 {
 		bad += early
 	}
+	if o.requireUnitary && evidence.partial {
+		bad++
+	}
 	words := fmt.Sprintf("%d of %d statements verified", len(links)-countBad(links), len(links))
 	if embedded {
 		words += "; the keys came from the same file: this shows integrity, not authenticity"
@@ -84,11 +87,14 @@ func verify(cmd *cobra.Command, o verifyOptions, path string) error {
 	if early > 0 {
 		words += fmt.Sprintf("; %d without a predecessor in this file", early)
 	}
+	if evidence.partial {
+		words += "; this is one page of an export and more follows it: `cavra-aggregator export` writes all of it"
+	}
 	if _, err := fmt.Fprintln(cmd.OutOrStdout(), words+"."); err != nil {
 		return err
 	}
 	if bad > 0 {
-		return &exitError{exitFindings, fmt.Errorf("verify %s: %d of %d are bad or out of place", path, bad, len(links))}
+		return &exitError{exitFindings, fmt.Errorf("verify %s: of %d statements, %d are bad, out of place or missing", path, len(links), bad)}
 	}
 	return nil
 }

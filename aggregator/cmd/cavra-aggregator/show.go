@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net/url"
-	"os"
 	"strconv"
 	"strings"
 
@@ -167,43 +166,5 @@ func quarantineCommand() *cobra.Command {
 	}
 	c.flags(cmd)
 	s.flags(cmd)
-	return cmd
-}
-
-func exportCommand() *cobra.Command {
-	var c client
-	var artifact, agent, output string
-	cmd := &cobra.Command{
-		Use:   "export",
-		Short: "Write evidence that `cavra verify` checks offline",
-		Example: `  cavra-aggregator export --artifact sha256:… --output evidence.json
-  cavra-aggregator export --agent a-… --output chain.json`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if (artifact == "") == (agent == "") {
-				return usage(fmt.Errorf("name either --artifact or --agent"))
-			}
-			path := "/v1/artifacts/" + url.PathEscape(artifact) + "/evidence"
-			if agent != "" {
-				path = "/v1/agents/" + url.PathEscape(agent) + "/evidence"
-			}
-			var doc json.RawMessage
-			if err := c.get(cmd.Context(), path, nil, &doc); err != nil {
-				return err
-			}
-			if output == "" || output == "-" {
-				_, err := cmd.OutOrStdout().Write(append(doc, '\n'))
-				return err
-			}
-			if err := os.WriteFile(output, append(doc, '\n'), 0o644); err != nil {
-				return fmt.Errorf("write evidence: %w", err)
-			}
-			return nil
-		},
-	}
-	c.flags(cmd)
-	cmd.Flags().StringVar(&artifact, "artifact", "", "an artifact's digest: its scan statements")
-	cmd.Flags().StringVar(&agent, "agent", "", "an agent's id: its chain")
-	cmd.Flags().StringVar(&output, "output", "", "the file to write (default standard output)")
 	return cmd
 }

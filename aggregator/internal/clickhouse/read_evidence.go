@@ -41,41 +41,85 @@ WHERE tenant = {tenant:String} AND digest = {digest:String} ORDER BY topic, part
 	return out[0], true, nil
 }
 
-// ChainPage asks for a page of an agent's chain, after an epoch and a sequence.
-type ChainPage struct {
-	AfterEpoch, AfterSequence uint64
-	Limit                     uint32
+// ChainPlace is where a statement stands among an agent's: the two sides of a
+// fork differ in the digest.
+type ChainPlace struct {
+	Epoch    uint64 `ch:"epoch"`
+	Sequence uint64 `ch:"sequence"`
+	Digest   string `ch:"digest"`
 }
 
-// Chain lists an agent's statements in the order of its chain. Both sides of a
-// fork are there.
-func (r *Reader) Chain(ctx context.Context, tenant, agent string, p ChainPage) ([]Statement, error) {
-	const query = `SELECT ` + statementColumns + ` FROM statements
-WHERE tenant = {tenant:String} AND agent = {agent:String} AND (epoch, sequence) > ({epoch:UInt64}, {sequence:UInt64})
+// ChainPage asks for a page of an agent's chain: what follows a place, the zero
+// one for the beginning. It ends with the statement whose envelope would be more
+// than Bytes in sum, but always has the first one, or after Limit statements.
+type ChainPage struct {
+	After ChainPlace
+	Limit uint32
+	Bytes uint64
+}
+
+const chainAfter = `tenant = {tenant:String} AND agent = {agent:String}
+  AND (epoch, sequence, digest) > ({epoch:UInt64}, {sequence:UInt64}, {digest:String})`
+
+// Chain lists an agent's statements in the order of its chain, both sides of a
+// fork among them, and whether there are more after the last of them.
+func (r *Reader) Chain(ctx context.Context, tenant, agent string, p ChainPage) ([]Statement, bool, error) {
+	// Sizes first: what a page leaves out is not read into memory.
+	const sizes = `SELECT epoch, sequence, digest, toUInt64(length(envelope)) AS bytes FROM statements WHERE ` + chainAfter + `
+ORDER BY epoch, sequence, digest LIMIT 1 BY epoch, sequence, digest LIMIT {limit:UInt32}`
+	args := func(more ...any) []any {
+		return arguments(tenant, append(more, "agent", agent, "epoch", p.After.Epoch, "sequence", p.After.Sequence, "digest", p.After.Digest)...)
+	}
+	var places []struct {
+		ChainPlace
+		Bytes uint64 `ch:"bytes"`
+	}
+	if err := r.conn.Select(ctx, &places, sizes, args("limit", p.Limit+1)...); err != nil {
+		return nil, false, fmt.Errorf("read chain: %w", err)
+	}
+	n, total := 0, uint64(0)
+	for n < len(places) && n < int(p.Limit) && (n == 0 || total+places[n].Bytes <= p.Bytes) {
+		total += places[n].Bytes
+		n++
+	}
+	if n == 0 {
+		return nil, false, nil
+	}
+	last := places[n-1].ChainPlace
+	const query = `SELECT ` + statementColumns + ` FROM statements WHERE ` + chainAfter + `
+  AND (epoch, sequence, digest) <= ({last_epoch:UInt64}, {last_sequence:UInt64}, {last_digest:String})
 ORDER BY epoch, sequence, digest, topic, partition, offset LIMIT 1 BY epoch, sequence, digest LIMIT {limit:UInt32}`
 	var out []Statement
-	err := r.conn.Select(ctx, &out, query, arguments(tenant, "agent", agent, "epoch", p.AfterEpoch, "sequence", p.AfterSequence, "limit", p.Limit)...)
+	err := r.conn.Select(ctx, &out, query, args("limit", uint32(n), "last_epoch", last.Epoch, "last_sequence", last.Sequence, "last_digest", last.Digest)...)
 	if err != nil {
-		return nil, fmt.Errorf("read chain: %w", err)
+		return nil, false, fmt.Errorf("read chain: %w", err)
 	}
-	return out, nil
+	// What arrived between the two questions has pushed others to the next page.
+	more := n < len(places) || len(out) == 0 || out[len(out)-1].Place() != last
+	return out, more, nil
 }
 
-// ScanStatements lists the digests of an artifact's scan statements, the latest
+// Place is where the statement stands.
+func (s *Statement) Place() ChainPlace { return ChainPlace{s.Epoch, s.Sequence, s.Digest} }
+
+// ScanPlace is where a scan statement stands among an artifact's, the latest
 // first.
-func (r *Reader) ScanStatements(ctx context.Context, tenant, artifact string, limit uint32) ([]string, error) {
-	const query = `SELECT DISTINCT statement, received_at FROM scans
-WHERE tenant = {tenant:String} AND artifact = {artifact:String} ORDER BY received_at DESC, statement DESC LIMIT {limit:UInt32}`
-	var rows []struct {
-		Statement  string    `ch:"statement"`
-		ReceivedAt time.Time `ch:"received_at"`
-	}
-	if err := r.conn.Select(ctx, &rows, query, arguments(tenant, "artifact", artifact, "limit", limit)...); err != nil {
+type ScanPlace struct {
+	Statement  string    `ch:"statement"`
+	ReceivedAt time.Time `ch:"at"`
+}
+
+// ScanStatements lists an artifact's scan statements, the latest first: those
+// that follow a place, all for the zero one.
+func (r *Reader) ScanStatements(ctx context.Context, tenant, artifact string, after ScanPlace, limit uint32) ([]ScanPlace, error) {
+	const query = `SELECT statement, max(received_at) AS at FROM scans
+WHERE tenant = {tenant:String} AND artifact = {artifact:String} GROUP BY statement
+HAVING {after:String} = '' OR (at, statement) < (fromUnixTimestamp64Milli({after_at:Int64}, 'UTC'), {after:String})
+ORDER BY at DESC, statement DESC LIMIT {limit:UInt32}`
+	var out []ScanPlace
+	args := arguments(tenant, "artifact", artifact, "after", after.Statement, "after_at", after.ReceivedAt.UnixMilli(), "limit", limit)
+	if err := r.conn.Select(ctx, &out, query, args...); err != nil {
 		return nil, fmt.Errorf("read scan statements: %w", err)
-	}
-	out := make([]string, len(rows))
-	for i, row := range rows {
-		out[i] = row.Statement
 	}
 	return out, nil
 }

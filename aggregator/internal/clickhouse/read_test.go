@@ -175,3 +175,74 @@ func TestArtifactsPageByFallingScore(t *testing.T) {
 		t.Error(diff)
 	}
 }
+
+// TestChainPagesAreBoundedInBytes: every statement comes once, both sides of
+// the fork at 3 too, however the pages fall.
+func TestChainPagesAreBoundedInBytes(t *testing.T) {
+	b := newBook(t)
+	var want []ChainPlace
+	add := func(epoch, sequence uint64, name string, bytes int) {
+		b.exec(`INSERT INTO statements (tenant, agent, epoch, sequence, digest, topic, envelope, received_at) VALUES ('one', 'a', ?, ?, ?, 't', ?, ?)`,
+			epoch, sequence, hex(name), strings.Repeat("x", bytes), day(0))
+		want = append(want, ChainPlace{epoch, sequence, hex(name)})
+	}
+	add(1, 1, "a", 10)
+	add(1, 2, "b", 500)
+	add(1, 3, "c1", 40)
+	add(1, 3, "c2", 40)
+	add(2, 1, "d", 60)
+	b.exec(`INSERT INTO statements SELECT * FROM statements WHERE sequence = 3`)
+	for limit := uint32(1); limit <= 6; limit++ {
+		for _, bytes := range []uint64{1, 50, 80, 99, 100, 540, 650} {
+			p := ChainPage{Limit: limit, Bytes: bytes}
+			var got []ChainPlace
+			for more := true; more && len(got) < 10; {
+				var list []Statement
+				var err error
+				if list, more, err = b.db.Reader().Chain(t.Context(), "one", "a", p); err != nil {
+					t.Fatal(err)
+				}
+				total := uint64(0)
+				for _, s := range list {
+					total += uint64(len(s.Envelope))
+					p.After = s.Place()
+					got = append(got, p.After)
+				}
+				if len(list) > int(limit) || len(list) > 1 && total > bytes {
+					t.Errorf("a page of %d statements and %d bytes has %d and %d", limit, bytes, len(list), total)
+				}
+			}
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("pages of %d and %d bytes (-want +got):\n%s", limit, bytes, diff)
+			}
+		}
+	}
+}
+
+func TestScanStatementsFollowEachOther(t *testing.T) {
+	b := newBook(t)
+	for at := range 3 {
+		b.scan("one", "model", at/2, "pass", 0) // the first two at one moment
+	}
+	b.exec(`INSERT INTO scans SELECT * FROM scans`)
+	reader := b.db.Reader()
+	whole, err := reader.ScanStatements(t.Context(), "one", hex("model"), ScanPlace{}, 10)
+	if err != nil || len(whole) != 3 {
+		t.Fatalf("%d statements: %v", len(whole), err)
+	}
+	var got []ScanPlace
+	for after := (ScanPlace{}); len(got) < 4; {
+		list, err := reader.ScanStatements(t.Context(), "one", hex("model"), after, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(list) == 0 {
+			break
+		}
+		after = list[0]
+		got = append(got, list...)
+	}
+	if diff := cmp.Diff(whole, got); diff != "" {
+		t.Errorf("one by one (-whole +got):\n%s", diff)
+	}
+}

@@ -253,11 +253,12 @@ type Statement struct {
 	Envelope json.RawMessage `json:"envelope" doc:"The DSSE envelope, byte for byte as it arrived."`
 }
 
-// Export is evidence that verifies offline: envelopes and the keys that signed
-// them.
+// Export is a page of evidence that verifies offline: envelopes and the keys
+// that signed them.
 type Export struct {
 	Envelopes []json.RawMessage `json:"envelopes"`
 	Keys      []ExportKey       `json:"keys"`
+	Next      string            `json:"next,omitempty" doc:"Give it as after= for the next page; absent on the last. A page is bounded in bytes as well, so it may be shorter than asked for."`
 }
 
 // ExportKey is a public key.

@@ -5,47 +5,106 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/cavra/cavra/aggregator/internal/clickhouse"
 	"github.com/cavra/cavra/schemas/predicate"
 )
 
-// ExportArtifact is the evidence of an artifact: its scan statements, the
-// latest first.
-func (s *Service) ExportArtifact(ctx context.Context, tenant string, digest predicate.Digest) (Export, error) {
-	statements, err := s.cfg.Rows.ScanStatements(ctx, tenant, digest.Hex(), maxStatements)
+// ExportArtifact is the evidence of an artifact: a page of its scan statements,
+// the latest first, after the cursor of the page before.
+func (s *Service) ExportArtifact(ctx context.Context, tenant string, digest predicate.Digest, after string) (Export, error) {
+	place, err := scanPlace(after)
+	if err != nil {
+		return Export{}, err
+	}
+	places, err := s.cfg.Rows.ScanStatements(ctx, tenant, digest.Hex(), place, maxStatements+1)
 	if err != nil {
 		return Export{}, err
 	}
 	var rows []clickhouse.Statement
-	for _, st := range statements {
-		row, ok, err := s.cfg.Rows.Statement(ctx, tenant, st)
+	more, bytes := false, 0
+	for i, p := range places {
+		if more = i == maxStatements; more {
+			break
+		}
+		row, ok, err := s.cfg.Rows.Statement(ctx, tenant, p.Statement)
 		if err != nil {
 			return Export{}, err
 		}
-		if ok {
+		bytes += len(row.Envelope)
+		if more = len(rows) > 0 && bytes > maxExportBytes; more {
+			break
+		}
+		if place = p; ok {
 			rows = append(rows, row)
 		}
 	}
-	if len(rows) == 0 {
+	if len(rows) == 0 && after == "" {
 		return Export{}, ErrNotFound
 	}
-	return s.export(ctx, tenant, rows)
+	out, err := s.export(ctx, tenant, rows)
+	if more {
+		out.Next = fmt.Sprintf("%d-%s", place.ReceivedAt.UnixMilli(), place.Statement)
+	}
+	return out, err
 }
 
-// ExportChain is the evidence of an agent: a page of its chain, after an epoch
-// and a sequence.
-func (s *Service) ExportChain(ctx context.Context, tenant, agent string, afterEpoch, afterSequence uint64, limit uint32) (Export, error) {
-	if _, err := s.Agent(ctx, tenant, agent); err != nil {
-		return Export{}, err
+func scanPlace(cursor string) (clickhouse.ScanPlace, error) {
+	if cursor == "" {
+		return clickhouse.ScanPlace{}, nil
 	}
-	page := clickhouse.ChainPage{AfterEpoch: afterEpoch, AfterSequence: afterSequence, Limit: limit}
-	rows, err := s.cfg.Rows.Chain(ctx, tenant, agent, page)
+	at, digest, ok := strings.Cut(cursor, "-")
+	n, err := strconv.ParseUint(at, 10, 52)
+	if !ok || err != nil || predicate.Digest("sha256:"+digest).Validate() != nil {
+		return clickhouse.ScanPlace{}, ErrCursor
+	}
+	return clickhouse.ScanPlace{Statement: digest, ReceivedAt: time.UnixMilli(int64(n))}, nil
+}
+
+// ExportChain is the evidence of an agent: a page of its chain, after the cursor
+// of the page before.
+func (s *Service) ExportChain(ctx context.Context, tenant, agent, after string, limit uint32) (Export, error) {
+	place, err := chainPlace(after)
 	if err != nil {
 		return Export{}, err
 	}
-	return s.export(ctx, tenant, rows)
+	if _, err := s.cfg.Control.Agent(ctx, tenant, agent); err != nil {
+		return Export{}, fmt.Errorf("find agent: %w", err)
+	}
+	if limit == 0 || limit > MaxExport {
+		limit = MaxExport
+	}
+	rows, more, err := s.cfg.Rows.Chain(ctx, tenant, agent, clickhouse.ChainPage{After: place, Limit: limit, Bytes: maxExportBytes})
+	if err != nil {
+		return Export{}, err
+	}
+	out, err := s.export(ctx, tenant, rows)
+	if n := len(rows); more && n > 0 {
+		last := rows[n-1].Place()
+		out.Next = fmt.Sprintf("%d-%d-%s", last.Epoch, last.Sequence, last.Digest)
+	}
+	return out, err
+}
+
+// chainPlace reads a cursor. It names the digest as well, so that a page may end
+// between the two sides of a fork and lose neither.
+func chainPlace(cursor string) (clickhouse.ChainPlace, error) {
+	if cursor == "" {
+		return clickhouse.ChainPlace{}, nil
+	}
+	parts := strings.Split(cursor, "-")
+	if len(parts) != 3 || predicate.Digest("sha256:"+parts[2]).Validate() != nil {
+		return clickhouse.ChainPlace{}, ErrCursor
+	}
+	epoch, err := strconv.ParseUint(parts[0], 10, 64)
+	sequence, err2 := strconv.ParseUint(parts[1], 10, 64)
+	if err != nil || err2 != nil {
+		return clickhouse.ChainPlace{}, ErrCursor
+	}
+	return clickhouse.ChainPlace{Epoch: epoch, Sequence: sequence, Digest: parts[2]}, nil
 }
 
 func (s *Service) export(ctx context.Context, tenant string, rows []clickhouse.Statement) (Export, error) {

@@ -25,6 +25,10 @@ const (
 	MaxPage       = 500
 	maxReferences = 1000
 	maxStatements = 100
+	// MaxExport bounds a page of evidence, in statements, and maxExportBytes in
+	// bytes of envelopes; a page always has at least one.
+	MaxExport      = 10_000
+	maxExportBytes = 16 << 20
 )
 
 // ErrNotFound says that the tenant has no such thing.
@@ -194,12 +198,12 @@ func (s *Service) Artifact(ctx context.Context, tenant string, digest predicate.
 			Artifact: digestOf(r.Artifact), Bundle: digestOf(r.Bundle), Problem: r.Problem, FirstSeen: r.FirstSeen.UTC(), LastSeen: r.LastSeen.UTC(),
 		})
 	}
-	statements, err := s.cfg.Rows.ScanStatements(ctx, tenant, row.Digest, maxStatements)
+	statements, err := s.cfg.Rows.ScanStatements(ctx, tenant, row.Digest, clickhouse.ScanPlace{}, maxStatements)
 	if err != nil {
 		return ArtifactDetail{}, err
 	}
 	for _, st := range statements {
-		d.ScanStatements = append(d.ScanStatements, digestOf(st))
+		d.ScanStatements = append(d.ScanStatements, digestOf(st.Statement))
 	}
 	return d, nil
 }

@@ -154,6 +154,7 @@ func TestFleet(t *testing.T) {
 	for name, check := range map[string]func(*testing.T, *servetest.Fleet){
 		"tenants are apart": tenantsAreApart, "figures are the fleet's": figuresAreTheFleets,
 		"artifacts page by page": artifactsPageByPage, "envelope is exact": envelopeIsExact,
+		"evidence page by page": evidencePageByPage,
 	} {
 		t.Run(name, func(t *testing.T) { check(t, f) })
 	}
@@ -277,6 +278,45 @@ func envelopeIsExact(t *testing.T, f *servetest.Fleet) {
 	c.get(token, "/v1/artifacts/"+string(f.Artifacts["reverse-shell"])+"/evidence", &export)
 	if len(export.Envelopes) != 1 || !bytes.Equal(export.Envelopes[0], f.Envelopes["reverse-shell"]) || len(export.Keys) != 1 {
 		t.Errorf("export: %+v", export)
+	}
+}
+
+// evidencePageByPage: the notebook's chain has two statements at its second
+// sequence, and a page of two ends between them.
+func evidencePageByPage(t *testing.T, f *servetest.Fleet) {
+	c := newClient(t, f)
+	token := f.Token(access.DefaultTenant, t.Name()+"ours", access.Admin)
+	path := "/v1/agents/" + f.Agents["notebook"] + "/evidence"
+	var whole serve.Export
+	c.get(token, path, &whole)
+	if len(whole.Envelopes) != 4 || whole.Next != "" {
+		t.Fatalf("%d envelopes, then %q", len(whole.Envelopes), whole.Next)
+	}
+	for limit := 1; limit <= 4; limit++ {
+		var got []json.RawMessage
+		after, pages := "", 0
+		for {
+			var page serve.Export
+			c.get(token, fmt.Sprintf("%s?limit=%d&after=%s", path, limit, after), &page)
+			if len(page.Envelopes) > limit || len(page.Keys) != 1 {
+				t.Fatalf("a page of %d has %d envelopes and %d keys", limit, len(page.Envelopes), len(page.Keys))
+			}
+			got = append(got, page.Envelopes...)
+			pages++
+			if after = page.Next; after == "" {
+				break
+			}
+		}
+		if diff := cmp.Diff(whole.Envelopes, got); diff != "" || pages != (4+limit-1)/limit {
+			t.Errorf("by %d: %d pages (-whole +got):\n%s", limit, pages, diff)
+		}
+	}
+	for _, target := range []string{path, "/v1/artifacts/" + string(f.Artifacts["weights"]) + "/evidence"} {
+		for _, after := range []string{"1", "1-2", "1-2-3", "x-2-" + strings.Repeat("f", 64), "1-" + strings.Repeat("g", 64), "-"} {
+			if w := c.ask(http.MethodGet, target+"?after="+after, "", bearer(token)...); w.Code != http.StatusUnprocessableEntity {
+				t.Errorf("GET %s?after=%s: %d", target, after, w.Code)
+			}
+		}
 	}
 }
 
@@ -426,7 +466,8 @@ func FuzzParameters(f *testing.F) {
 	f.Add(3, "a'b", "offset=-1&limit=0")
 	f.Add(4, "..", "after=100-"+strings.Repeat("f", 64))
 	f.Add(0, "", "after=300-x&verdict=%ff")
-	f.Add(5, "x", "after_epoch=18446744073709551615&after_sequence=1e9")
+	f.Add(5, fleet.Agents["notebook"], "after=18446744073709551615-1-"+strings.Repeat("f", 64))
+	f.Add(5, "x", "after=1-2-&limit=10001")
 	f.Add(6, "x", "unattributed=maybe&offset=10000000&limit=500")
 	f.Add(2, "x", "limit=1;limit=2&%zz&status=open&status=closed")
 	f.Fuzz(func(t *testing.T, which int, segment, query string) {

@@ -97,13 +97,17 @@ type envelope struct {
 	Body               []byte
 }
 
-// chainQuery names the agent itself: parameters of an embedded struct that is not
-// exported are not read.
+// evidenceQuery names the artifact itself, and chainQuery the agent: parameters
+// of an embedded struct that is not exported are not read.
+type evidenceQuery struct {
+	Digest string `path:"digest" pattern:"^sha256:[0-9a-f]{64}$" doc:"A digest."`
+	After  string `query:"after" maxLength:"110" doc:"The cursor that the page before gave as next."`
+}
+
 type chainQuery struct {
-	ID            string `path:"id" maxLength:"64" doc:"An agent's id."`
-	AfterEpoch    uint64 `query:"after_epoch" maximum:"9007199254740991"`
-	AfterSequence uint64 `query:"after_sequence" maximum:"9007199254740991"`
-	Limit         uint32 `query:"limit" minimum:"1" maximum:"10000" default:"10000"`
+	ID    string `path:"id" maxLength:"64" doc:"An agent's id."`
+	After string `query:"after" maxLength:"110" doc:"The cursor that the page before gave as next."`
+	Limit uint32 `query:"limit" minimum:"1" maximum:"10000" default:"10000"`
 }
 
 func (o operations) evidence() {
@@ -122,14 +126,14 @@ func (o operations) evidence() {
 		doc, err := o.cfg.Service.Statement(ctx, p.Tenant, digest)
 		return &envelope{topic.ContentType, `attachment; filename="` + digest.Hex() + `.dsse.json"`, doc.Envelope}, err
 	})
-	add(o, access.PostureRead, get("export-artifact", "/v1/artifacts/{digest}/evidence", "Evidence of an artifact", "Its scan statements and the keys, for `cavra verify`.", "evidence"),
-		func(ctx context.Context, p access.Principal, in *digestPath) (*body[serve.Export], error) {
-			doc, err := o.cfg.Service.ExportArtifact(ctx, p.Tenant, predicate.Digest(in.Digest))
+	add(o, access.PostureRead, get("export-artifact", "/v1/artifacts/{digest}/evidence", "Evidence of an artifact", "A page of its scan statements, the latest first, and the keys, for `cavra verify`.", "evidence"),
+		func(ctx context.Context, p access.Principal, in *evidenceQuery) (*body[serve.Export], error) {
+			doc, err := o.cfg.Service.ExportArtifact(ctx, p.Tenant, predicate.Digest(in.Digest), in.After)
 			return &body[serve.Export]{doc}, err
 		})
 	add(o, access.AgentsRead, get("export-chain", "/v1/agents/{id}/evidence", "Evidence of an agent", "A page of its chain and the keys, for `cavra verify`.", "evidence"),
 		func(ctx context.Context, p access.Principal, in *chainQuery) (*body[serve.Export], error) {
-			doc, err := o.cfg.Service.ExportChain(ctx, p.Tenant, in.ID, in.AfterEpoch, in.AfterSequence, in.Limit)
+			doc, err := o.cfg.Service.ExportChain(ctx, p.Tenant, in.ID, in.After, in.Limit)
 			return &body[serve.Export]{doc}, err
 		})
 }

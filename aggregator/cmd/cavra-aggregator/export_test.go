@@ -1,0 +1,115 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/cavra/cavra/aggregator/internal/access"
+	"github.com/cavra/cavra/aggregator/internal/embedded/clickhouse/enginetest"
+	"github.com/cavra/cavra/aggregator/internal/serve"
+	"github.com/cavra/cavra/aggregator/internal/serve/api"
+	"github.com/cavra/cavra/aggregator/internal/servetest"
+	"github.com/cavra/cavra/sdk/attest"
+)
+
+func TestMain(m *testing.M) { os.Exit(enginetest.Main(m)) }
+
+// running serves a fleet's API and returns the flags that reach it. change, if
+// not nil, sees every request first.
+func running(t *testing.T, f *servetest.Fleet, change func(*http.Request)) []string {
+	t.Helper()
+	handler, err := api.New(api.Config{
+		Service: f.Service, Gate: f.Gate, Control: f.Store, Ready: f.Store.Ping, Version: "test",
+		Log: slog.New(slog.NewTextHandler(t.Output(), nil)), Now: f.Clock,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if change != nil {
+			change(r)
+		}
+		handler.ServeHTTP(w, r)
+	}))
+	t.Cleanup(server.Close)
+	file := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(file, []byte(f.Token(access.DefaultTenant, t.Name(), access.Admin)+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return []string{"--server", server.URL, "--token-file", file}
+}
+
+// run runs a command line.
+func run(t *testing.T, args ...string) (string, error) {
+	t.Helper()
+	var out bytes.Buffer
+	cmd := root()
+	cmd.SetArgs(args)
+	cmd.SetOut(&out)
+	cmd.SetErr(io.Discard)
+	err := cmd.ExecuteContext(t.Context())
+	return out.String(), err
+}
+
+func TestExportFollowsThePages(t *testing.T) {
+	f := servetest.Start(t)
+	pages := 0
+	flags := running(t, f, func(r *http.Request) {
+		// Of two statements each: the first page ends between the sides of a fork.
+		pages++
+		q := r.URL.Query()
+		q.Set("limit", "2")
+		r.URL.RawQuery = q.Encode()
+	})
+	file := filepath.Join(t.TempDir(), "chain.json")
+	if _, err := run(t, append([]string{"export", "--agent", f.Agents["notebook"], "--output", file}, flags...)...); err != nil {
+		t.Fatal(err)
+	}
+	raw, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// What `cavra verify` reads: these members and no other.
+	var doc struct {
+		Envelopes []json.RawMessage `json:"envelopes"`
+		Keys      []serve.ExportKey `json:"keys"`
+	}
+	d := json.NewDecoder(bytes.NewReader(raw))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&doc); err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]bool{string(f.Envelopes["fork-a"]): true, string(f.Envelopes["fork-b"]): true, string(f.Envelopes["early"]): true}
+	for _, envelope := range doc.Envelopes {
+		if _, err := attest.Open(envelope); err != nil {
+			t.Error(err)
+		}
+		delete(want, string(envelope))
+	}
+	if len(doc.Envelopes) != 4 || len(want) != 0 || len(doc.Keys) != 1 || pages != 2 {
+		t.Errorf("%d envelopes, %d missing, %d keys, %d pages", len(doc.Envelopes), len(want), len(doc.Keys), pages)
+	}
+	shown, err := run(t, append([]string{"export", "--agent", f.Agents["notebook"]}, flags...)...)
+	if diff := cmp.Diff(string(raw), shown); err != nil || diff != "" {
+		t.Errorf("on standard output: %v (-file +output):\n%s", err, diff)
+	}
+	_, err = run(t, append([]string{"export", "--agent", "nobody", "--output", file + ".2"}, flags...)...)
+	var p *problem
+	if !errors.As(err, &p) || p.Status != http.StatusNotFound {
+		t.Errorf("of an agent that is not there: %v", err)
+	}
+	if _, err := os.Stat(file + ".2"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a failed export left a file: %v", err)
+	}
+}
