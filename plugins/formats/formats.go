@@ -15,12 +15,14 @@ import (
 	"github.com/cavra/cavra/sdk/coverage"
 	"github.com/cavra/cavra/sdk/scanner"
 
+	"github.com/cavra/cavra/plugins/formats/compressed"
 	"github.com/cavra/cavra/plugins/formats/content"
 	"github.com/cavra/cavra/plugins/formats/inert"
+	"github.com/cavra/cavra/plugins/formats/lfs"
 	"github.com/cavra/cavra/plugins/formats/numpy"
 	"github.com/cavra/cavra/plugins/formats/opaque"
 	"github.com/cavra/cavra/plugins/formats/pickle"
-	"github.com/cavra/cavra/plugins/formats/torchzip"
+	"github.com/cavra/cavra/plugins/formats/zip"
 )
 
 // Version is the program's; RulesetVersion changes with any rule or table, and
@@ -35,11 +37,14 @@ const Name = "cavra-formats"
 
 // registry lists the formats in the order in which content is tried.
 func registry() []content.Format {
-	list := []content.Format{inert.Empty{}, torchzip.Format{}, numpy.Format{}, pickle.Format{}}
+	list := []content.Format{inert.Empty{}, zip.Format{}, numpy.Format{}, besidePickle{}}
+	for _, f := range compressed.Formats() {
+		list = append(list, f)
+	}
 	for _, f := range inert.Images() {
 		list = append(list, f)
 	}
-	list = append(list, inert.Text{})
+	list = append(list, lfs.Format{}, inert.Text{})
 	for _, f := range opaque.Formats() {
 		list = append(list, f)
 	}
@@ -62,7 +67,7 @@ func WithLimits(l content.Limits) scanner.Scanner {
 
 // Describe implements scanner.Scanner.
 func (*program) Describe() scanner.Description {
-	rules := slices.Concat(pickle.Rules(), torchzip.Rules(), numpy.Rules())
+	rules := slices.Concat([]string{"content.polyglot"}, pickle.Rules(), zip.Rules(), numpy.Rules(), compressed.Rules(), lfs.Rules())
 	slices.Sort(rules)
 	return scanner.Description{Name: Name, Version: Version, RulesetVersion: RulesetVersion, Rules: slices.Compact(rules)}
 }
@@ -74,7 +79,7 @@ func (p *program) Scan(ctx context.Context, target scanner.Target) (scanner.Repo
 		return report, fmt.Errorf("scan artifact: %w", err)
 	}
 	size := target.Content.Size()
-	v, err := content.NewVisit(target.Content, size, &report, content.NewBudget(p.limits), p)
+	v, err := content.NewVisit(target.Content, size, &report, content.NewBudget(p.limits.For(size)), p)
 	if err != nil {
 		return report, fmt.Errorf("scan artifact: %w", err)
 	}
@@ -106,7 +111,7 @@ func bound(account []coverage.Range, size int64) []coverage.Range {
 }
 
 // Open implements content.Opener: it scans content by the first format that
-// identifies it, and besides by those that are found from its end.
+// identifies it, and besides by those that some reader finds in it all the same.
 func (p *program) Open(ctx context.Context, v *content.Visit) error {
 	chosen, err := p.identify(ctx, v)
 	if err != nil {
@@ -118,7 +123,7 @@ func (p *program) Open(ctx context.Context, v *content.Visit) error {
 	} else if err := chosen.Scan(ctx, v); err != nil {
 		return err
 	}
-	return p.appended(ctx, v, chosen)
+	return p.beside(ctx, v, chosen)
 }
 
 func (p *program) identify(ctx context.Context, v *content.Visit) (content.Format, error) {
@@ -134,26 +139,38 @@ func (p *program) identify(ctx context.Context, v *content.Visit) (content.Forma
 	return nil, nil
 }
 
-// appended scans what some readers find from the content's end, though its
-// beginning is of another format.
-func (p *program) appended(ctx context.Context, v *content.Visit, chosen content.Format) error {
+// beside scans what else the content is. That it is two things is a finding,
+// unless it was nothing before.
+func (p *program) beside(ctx context.Context, v *content.Visit, chosen content.Format) error {
 	format := v.Format
 	for _, f := range p.formats {
-		a, ok := f.(content.Appended)
+		b, ok := f.(content.Beside)
 		if !ok || f == chosen {
 			continue
 		}
-		found, err := a.IdentifyAppended(ctx, v)
+		found, err := b.IdentifyBeside(ctx, v)
 		if err != nil {
 			return err
 		}
 		if !found {
 			continue
 		}
-		if err := a.Scan(ctx, v); err != nil {
+		if err := b.Scan(ctx, v); err != nil {
 			return err
+		}
+		if chosen != nil {
+			v.Found("content.polyglot", "content", 0, format, v.Format)
 		}
 		v.Format = format
 	}
 	return nil
+}
+
+// besidePickle is pickle, and looks for one in content of another format too: a
+// zip archive's first bytes are an opcode.
+type besidePickle struct{ pickle.Format }
+
+// IdentifyBeside implements content.Beside.
+func (besidePickle) IdentifyBeside(ctx context.Context, v *content.Visit) (bool, error) {
+	return pickle.Imports(ctx, v)
 }

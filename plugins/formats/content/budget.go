@@ -12,15 +12,18 @@ type Limits struct {
 	Depth int
 	// Members of all containers together.
 	Members int64
-	// Inflated is how many bytes decompression may give, all together.
-	Inflated int64
+	// Inflated is how many bytes decompression may give, all together: those
+	// of slow compressions count several times, and so does what is decompressed
+	// again. InflatedPerByte is added for each byte of the artifact.
+	Inflated, InflatedPerByte int64
 	// Held is how many decompressed bytes may be in memory at a time.
 	Held int64
 	// Ratio of decompressed to compressed bytes, for members of more than
 	// RatioFrom bytes.
 	Ratio, RatioFrom int64
-	// Opcodes of all pickles together.
-	Opcodes int64
+	// Opcodes of all pickles together, and those that are added for each byte of
+	// the artifact.
+	Opcodes, OpcodesPerByte int64
 	// Memo entries and stack values of one pickle.
 	Memo, Stack int
 	// DirectoryBytes bounds the central directory of one archive.
@@ -30,17 +33,28 @@ type Limits struct {
 // DefaultLimits are what the shipped program uses.
 func DefaultLimits() Limits {
 	return Limits{
-		Depth:          8,
-		Members:        50_000,
-		Inflated:       8 << 30,
-		Held:           128 << 20,
-		Ratio:          400,
-		RatioFrom:      64 << 20,
-		Opcodes:        4_000_000_000,
-		Memo:           32 << 20,
-		Stack:          32 << 20,
-		DirectoryBytes: 32 << 20,
+		Depth:           8,
+		Members:         50_000,
+		Inflated:        512 << 20,
+		InflatedPerByte: 16,
+		Held:            96 << 20,
+		Ratio:           400,
+		RatioFrom:       64 << 20,
+		Opcodes:         200_000_000,
+		OpcodesPerByte:  16,
+		Memo:            32 << 20,
+		Stack:           32 << 20,
+		DirectoryBytes:  32 << 20,
 	}
+}
+
+// For are the limits for an artifact of size bytes: what a small file may cost
+// is little, so that one that was made to cost much ends soon.
+func (l Limits) For(size int64) Limits {
+	const most = 1 << 55
+	l.Inflated = min(most, l.Inflated+min(size, most/max(1, l.InflatedPerByte))*l.InflatedPerByte)
+	l.Opcodes = min(most, l.Opcodes+min(size, most/max(1, l.OpcodesPerByte))*l.OpcodesPerByte)
+	return l
 }
 
 // Budget is what is left of the limits for one artifact.

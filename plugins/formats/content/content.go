@@ -32,12 +32,13 @@ type Format interface {
 	Scan(ctx context.Context, v *Visit) error
 }
 
-// Appended is an ability of formats that readers find from the end of the
-// content, whatever stands before it.
-type Appended interface {
+// Beside is an ability of formats that some reader accepts though the content is
+// of another format as well: one that is found from the end, or by a mark far
+// from the beginning.
+type Beside interface {
 	Format
-	// IdentifyAppended reports whether the content ends as this format does.
-	IdentifyAppended(ctx context.Context, v *Visit) (bool, error)
+	// IdentifyBeside reports whether such a reader accepts the content.
+	IdentifyBeside(ctx context.Context, v *Visit) (bool, error)
 }
 
 // Opener scans content whose format is not known yet.

@@ -1,4 +1,4 @@
-package torchzip
+package zip
 
 import (
 	"encoding/binary"

@@ -1,4 +1,4 @@
-// Package torchzip reads zip archives: those that torch.save writes, those of
+// Package zip reads zip archives: those that torch.save writes, those of
 // numpy arrays, and any other. The central directory, every local header, and
 // every byte between the members are looked at, so that no reader finds a
 // member that this one has not seen.
@@ -9,12 +9,11 @@
 // beginning: one that begins as a pickle that imports anything is scanned as one,
 // in case that some other program loads it. All other members are scanned by
 // their content.
-package torchzip
+package zip
 
 import (
 	"cmp"
 	"context"
-	"errors"
 	"hash/crc32"
 	"io"
 	"path"
@@ -25,6 +24,7 @@ import (
 
 	"github.com/cavra/cavra/plugins/formats/content"
 	"github.com/cavra/cavra/plugins/formats/pickle"
+	"github.com/cavra/cavra/plugins/formats/unpack"
 )
 
 // The ids of the formats that a zip archive can be.
@@ -53,8 +53,8 @@ func (Format) Identify(_ context.Context, v *content.Visit) (bool, error) {
 	return strings.HasPrefix(string(v.Head), sigLocal) || strings.HasPrefix(string(v.Head), sigEnd), nil
 }
 
-// IdentifyAppended goes by the end, as zipfile does: whatever comes before.
-func (Format) IdentifyAppended(ctx context.Context, v *content.Visit) (bool, error) {
+// IdentifyBeside goes by the end, as zipfile does: whatever comes before.
+func (Format) IdentifyBeside(ctx context.Context, v *content.Visit) (bool, error) {
 	d, err := readDirectory(ctx, v)
 	return err == nil && d != nil && len(d.entries) > 0, err
 }
@@ -266,13 +266,35 @@ func (a *archive) member(ctx context.Context, e *entry) (content.Outcome, error)
 	case e.isDir():
 	case e.method == methodStored:
 		return a.plain(ctx, e)
-	case e.method == methodDeflate:
-		return a.deflated(ctx, e)
 	default:
+		if codec, ok := codecOf(e); ok {
+			return a.packed(ctx, e, codec)
+		}
 		a.Unread(e.data, e.dataEnd, predicate.UnsupportedCompression)
 		a.Unread(e.data, e.data, predicate.UnsupportedCompression)
 	}
 	return content.Outcome{}, nil
+}
+
+// codecOf is the decompression of a member's method, where there is one.
+func codecOf(e *entry) (unpack.Codec, bool) {
+	switch e.method {
+	case methodDeflate:
+		return unpack.Deflate(), true
+	case methodBzip2:
+		return unpack.Bzip2(), true
+	case methodLZMA:
+		size := e.size
+		if e.flags&flagEndMark != 0 {
+			size = -1
+		}
+		return unpack.LZMAHeadless(size), true
+	case methodZstd, methodZstdOld:
+		return unpack.Zstd(), true
+	case methodXZ:
+		return unpack.XZ(), true
+	}
+	return unpack.Codec{}, false
 }
 
 // checksumUpTo is the size up to which a stored member's checksum is compared.
@@ -298,33 +320,24 @@ func (a *archive) checksum(e *entry, sum uint32) {
 	}
 }
 
-func (a *archive) deflated(ctx context.Context, e *entry) (content.Outcome, error) {
-	u, err := unpack(ctx, a.Visit, e)
-	if err != nil {
-		return content.Outcome{}, err
+// packed scans a compressed member.
+func (a *archive) packed(ctx context.Context, e *entry, codec unpack.Codec) (content.Outcome, error) {
+	r, err := unpack.Enter(ctx, a.Visit, unpack.Member{
+		Name: e.name, Codec: codec, Start: e.data, End: e.dataEnd, Most: e.size, Class: where,
+	})
+	if err != nil || r.Fault != nil {
+		return r.Outcome, err
 	}
-	defer u.release(e)
-	switch u.broken {
-	case "":
-		if u.size != e.size {
-			a.Found("archive.malformed", where, e.header, e.String(), "decompresses to another size")
-			a.Unread(e.data, e.dataEnd, predicate.Malformed)
-		}
-		a.checksum(e, u.crc)
-	case predicate.Malformed, predicate.Truncated:
-		a.Found("archive.malformed", where, e.header, e.String(), "compressed data is broken")
-		a.Unread(e.data, e.dataEnd, u.broken)
-	default:
-		a.Found("archive.limit", where, e.header, e.String())
-		a.Unread(e.data, e.dataEnd, u.broken)
+	if r.Size != e.size && !e.noSum {
+		a.Found("archive.malformed", where, e.header, e.String(), "decompresses to another size")
+		a.Unread(e.data, e.data, predicate.Malformed)
 	}
-	out, err := a.Enter(ctx, content.Span{Name: e.name, Bytes: u, Size: u.size, Start: e.data, End: e.dataEnd})
-	if errors.Is(err, errInflate) {
-		a.Found("archive.limit", where, e.header, e.String())
-		a.Unread(e.data, e.dataEnd, predicate.LimitBytes)
-		return content.Outcome{}, nil
+	a.checksum(e, r.Sum)
+	if r.End < e.dataEnd {
+		a.Found("archive.entry.hidden", where, r.End, e.String(), "bytes follow the compressed data")
+		_, err = a.Enter(ctx, a.Part(r.End, e.dataEnd))
 	}
-	return out, err
+	return r.Outcome, err
 }
 
 // extent is a part of the archive that a record accounts for.
@@ -362,7 +375,7 @@ func (a *archive) gaps(ctx context.Context, entries []*entry) error {
 // hidden from readers that go by the directory, and what looks like a member
 // there is scanned all the same.
 func (a *archive) gap(ctx context.Context, start, end int64) error {
-	zero, err := isZero(ctx, a.Visit, start, end)
+	zero, err := a.IsZero(ctx, start, end)
 	if err != nil {
 		return err
 	}
@@ -400,24 +413,4 @@ func (a *archive) hidden(ctx context.Context, at, end int64) (int64, error) {
 	}
 	_, err = a.member(ctx, e)
 	return e.end, err
-}
-
-func isZero(ctx context.Context, v *content.Visit, start, end int64) (bool, error) {
-	buf := make([]byte, min(end-start, 64<<10))
-	for start < end {
-		if err := ctx.Err(); err != nil {
-			return false, err
-		}
-		b := buf[:min(end-start, int64(len(buf)))]
-		if err := content.ReadFull(v.Bytes, b, start); err != nil {
-			return false, err
-		}
-		for _, c := range b {
-			if c != 0 {
-				return false, nil
-			}
-		}
-		start += int64(len(b))
-	}
-	return true, nil
 }

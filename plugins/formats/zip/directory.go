@@ -1,4 +1,4 @@
-package torchzip
+package zip
 
 import (
 	"bytes"
@@ -30,8 +30,14 @@ const (
 const (
 	methodStored  = 0
 	methodDeflate = 8
+	methodBzip2   = 12
+	methodLZMA    = 14
+	methodZstdOld = 20
+	methodZstd    = 93
+	methodXZ      = 95
 
 	flagEncrypted  = 1 << 0
+	flagEndMark    = 1 << 1 // of LZMA
 	flagDescriptor = 1 << 3
 )
 

@@ -1,0 +1,395 @@
+package unpack
+
+import (
+	"bufio"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"hash"
+	"hash/crc32"
+	"hash/crc64"
+	"io"
+
+	"github.com/ulikunitz/xz/lzma"
+
+	"github.com/cavra/cavra/schemas/predicate"
+)
+
+// maxWindow is the largest dictionary that is given to a stream, in bytes: that
+// of xz -9, and half of what Python's zstandard accepts.
+const maxWindow = 64 << 20
+
+// LZMA is the format of lzma_alone, as joblib and old tools write it. It has no
+// mark of its own: a head is taken for one when its fields are as encoders write
+// them and its beginning decompresses.
+func LZMA() Codec {
+	return Codec{id: "lzma", cost: 4, begin: beginLZMA, is: isLZMA}
+}
+
+// LZMAHeadless is LZMA as in zip archives: properties, dictionary and then the
+// stream, with the length of the properties before it.
+func LZMAHeadless(size int64) Codec {
+	return Codec{id: "lzma", cost: 4, alone: true, begin: func(s *Stream) (io.Reader, error) {
+		var h [9]byte
+		if err := s.full(h[:]); err != nil {
+			return nil, err
+		}
+		if binary.LittleEndian.Uint16(h[2:]) != 5 {
+			return nil, malformed("properties of another length than 5")
+		}
+		return s.lzma(h[4:], size)
+	}}
+}
+
+// LZMARaw is LZMA as in 7z archives, whose headers hold its five bytes of
+// properties and its size.
+func LZMARaw(props []byte, size int64) Codec {
+	return Codec{id: "lzma", cost: 4, alone: true, begin: func(s *Stream) (io.Reader, error) {
+		if len(props) != 5 {
+			return nil, malformed("properties of another length than 5")
+		}
+		return s.lzma(props, size)
+	}}
+}
+
+// LZMA2Raw is LZMA2 as in 7z archives, whose headers hold the dictionary's size.
+func LZMA2Raw(dictionary byte) Codec {
+	return Codec{id: "lzma2", cost: 4, alone: true, begin: func(s *Stream) (io.Reader, error) {
+		return s.lzma2(dictionary)
+	}}
+}
+
+func isLZMA(h []byte) bool {
+	if len(h) < 18 || h[0] >= 9*5*5 || h[13] != 0 {
+		return false
+	}
+	dict, size := binary.LittleEndian.Uint32(h[1:]), binary.LittleEndian.Uint64(h[5:])
+	if size != ^uint64(0) && size > 1<<40 || dict < lzma.MinDictCap || !roundDictionary(dict) {
+		return false
+	}
+	header := append([]byte{h[0], 0, 0x10, 0, 0}, h[5:13]...)
+	r, err := lzma.ReaderConfig{DictCap: 1 << 20}.NewReader(io.MultiReader(&cut{header}, &cut{h[13:]}))
+	if err != nil {
+		return false
+	}
+	var b [256]byte
+	n, err := io.ReadFull(r, b[:])
+	return n > 0 && err == nil || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF)
+}
+
+// roundDictionary reports whether the size is one that encoders write: 2^n or
+// 2^n + 2^(n-1), or the largest.
+func roundDictionary(d uint32) bool {
+	if d == ^uint32(0) {
+		return true
+	}
+	low := d & -d
+	return d == low || d == low|low<<1
+}
+
+func beginLZMA(s *Stream) (io.Reader, error) {
+	var h [13]byte
+	if err := s.full(h[:]); err != nil {
+		return nil, err
+	}
+	return s.lzma(h[:5], int64(binary.LittleEndian.Uint64(h[5:])))
+}
+
+// lzma begins a stream; a size below 0 is not known, and then the stream ends
+// with a mark. The dictionary is given no more memory than it can use.
+func (s *Stream) lzma(props []byte, size int64) (io.Reader, error) {
+	dict := int64(binary.LittleEndian.Uint32(props[1:]))
+	if size >= 0 {
+		dict = min(dict, size)
+	}
+	dict = max(min(dict, maxWindow), lzma.MinDictCap)
+	if err := s.hold(dict); err != nil {
+		return nil, err
+	}
+	h := binary.LittleEndian.AppendUint32([]byte{props[0]}, uint32(dict))
+	h = binary.LittleEndian.AppendUint64(h, uint64(max(size, -1)))
+	return lzma.ReaderConfig{DictCap: maxWindow}.NewReader(&headed{h, s.src})
+}
+
+// headed is a source behind a header that was made for it.
+type headed struct {
+	head []byte
+	src  *bufio.Reader
+}
+
+func (h *headed) Read(p []byte) (int, error) {
+	if len(h.head) > 0 {
+		n := copy(p, h.head)
+		h.head = h.head[n:]
+		return n, nil
+	}
+	return h.src.Read(p)
+}
+
+func (h *headed) ReadByte() (byte, error) { return h.src.ReadByte() }
+
+func (s *Stream) lzma2(dictionary byte) (io.Reader, error) {
+	if dictionary > 40 {
+		return nil, malformed("dictionary size that is none")
+	}
+	size := int64(1)<<32 - 1
+	if dictionary < 40 {
+		size = int64(2|dictionary&1) << (dictionary/2 + 11)
+	}
+	size = max(min(size, maxWindow, s.chunks(size)), lzma.MinDictCap)
+	if err := s.hold(size); err != nil {
+		return nil, err
+	}
+	return lzma.Reader2Config{DictCap: int(size)}.NewReader2(s.src)
+}
+
+// chunks adds up what the chunks of LZMA2 from here say that they hold, up to
+// enough: no dictionary need be larger.
+func (s *Stream) chunks(enough int64) int64 {
+	at, total := s.offset(), int64(0)
+	var h [6]byte
+	for range 1 << 14 {
+		n, err := s.under.r.ReadAt(h[:], at)
+		switch control := h[0]; {
+		case n < 1 || err != nil && !errors.Is(err, io.EOF):
+			return enough
+		case control == 0:
+			return total
+		case control < 3 && n >= 3:
+			size := int64(binary.BigEndian.Uint16(h[1:])) + 1
+			at, total = at+3+size, total+size
+		case control >= 0x80 && n >= 5:
+			total += int64(control&0x1f)<<16 + int64(binary.BigEndian.Uint16(h[1:])) + 1
+			at += 5 + int64(binary.BigEndian.Uint16(h[3:])) + 1
+			if control >= 0xc0 {
+				at++
+			}
+		default:
+			return enough
+		}
+		if total >= enough {
+			return enough
+		}
+	}
+	return enough
+}
+
+const xzMagic = "\xfd7zXZ\x00"
+
+// XZ is the .xz format (1.2.1), with any number of streams and blocks. Of the
+// filters there are LZMA2 and delta.
+func XZ() Codec {
+	return Codec{id: "xz", cost: 4, begin: beginXZ, is: func(h []byte) bool {
+		return len(h) >= 6 && string(h[:6]) == xzMagic
+	}}
+}
+
+// xzReader reads one stream's blocks.
+type xzReader struct {
+	s     *Stream
+	check byte
+	block io.Reader
+	sum   hash.Hash
+	start int64
+}
+
+func beginXZ(s *Stream) (io.Reader, error) {
+	var h [12]byte
+	if err := s.full(h[:]); err != nil {
+		return nil, err
+	}
+	if string(h[:6]) != xzMagic || h[6] != 0 || h[7] > 15 || crc32.ChecksumIEEE(h[6:8]) != binary.LittleEndian.Uint32(h[8:]) {
+		return nil, malformed("no xz header")
+	}
+	return &xzReader{s: s, check: h[7]}, nil
+}
+
+func (x *xzReader) Read(p []byte) (int, error) {
+	for {
+		if x.block == nil {
+			if err := x.next(); err != nil {
+				return 0, err
+			}
+		}
+		n, err := x.block.Read(p)
+		x.sum.Write(p[:n]) //nolint:errcheck // a hash's Write returns no error
+		if errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+			x.block, err = nil, x.endBlock()
+		}
+		if n > 0 || err != nil {
+			return n, err
+		}
+	}
+}
+
+// next begins the next block, or reads the index and returns io.EOF.
+func (x *xzReader) next() error {
+	first, err := x.s.src.ReadByte()
+	if err != nil {
+		return noEnd(err)
+	}
+	if first == 0 {
+		return x.index()
+	}
+	b := make([]byte, (int(first)+1)*4)
+	b[0] = first
+	if err := x.s.full(b[1:]); err != nil {
+		return err
+	}
+	body := b[:len(b)-4]
+	if crc32.ChecksumIEEE(body) != binary.LittleEndian.Uint32(b[len(body):]) {
+		return malformed("block header's checksum")
+	}
+	if !x.s.budget.Inflate(256) {
+		return &Fault{predicate.LimitBytes, "more than may be decompressed"}
+	}
+	x.start, x.sum = x.s.offset(), sumOf(x.check)
+	return x.filters(body)
+}
+
+func noEnd(err error) error {
+	if errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+type noSum struct{ hash.Hash }
+
+func (noSum) Write(p []byte) (int, error) { return len(p), nil }
+func (noSum) Sum(b []byte) []byte         { return b }
+
+// sumOf is the check of the type, where it is one that is compared.
+func sumOf(check byte) hash.Hash {
+	switch check {
+	case 1:
+		return crc32.NewIEEE()
+	case 4:
+		return crc64.New(crc64.MakeTable(crc64.ECMA))
+	case 10:
+		return sha256.New()
+	}
+	return noSum{}
+}
+
+func (x *xzReader) filters(b []byte) error {
+	flags, at := b[1], 2
+	number := func() uint64 {
+		n, used := binary.Uvarint(b[min(at, len(b)):])
+		at += max(used, 0)
+		if used <= 0 {
+			at = len(b) + 1
+		}
+		return n
+	}
+	for _, has := range []byte{0x40, 0x80} {
+		if flags&has != 0 {
+			number()
+		}
+	}
+	var delta []byte
+	for i := int(flags & 3); i >= 0; i-- {
+		id, n := number(), number()
+		if at > len(b) || n > uint64(len(b)-at) {
+			return malformed("block header")
+		}
+		props := b[at : at+int(n)]
+		at += int(n)
+		switch {
+		case id == 0x21 && i == 0 && len(props) == 1:
+			r, err := x.s.lzma2(props[0])
+			if err != nil {
+				return err
+			}
+			for _, d := range delta {
+				r = &deltaReader{r: r, distance: int(d) + 1}
+			}
+			x.block = r
+			return nil
+		case id == 3 && len(props) == 1 && i > 0:
+			delta = append([]byte{props[0]}, delta...)
+		default:
+			return &Fault{predicate.UnsupportedCompression, "a filter that is not supported"}
+		}
+	}
+	return malformed("block without LZMA2")
+}
+
+// deltaReader undoes xz's delta filter.
+type deltaReader struct {
+	r        io.Reader
+	distance int
+	past     [256]byte
+	at       byte
+}
+
+func (d *deltaReader) Read(p []byte) (int, error) {
+	n, err := d.r.Read(p)
+	for i := range p[:n] {
+		p[i] += d.past[byte(d.distance)+d.at]
+		d.past[d.at] = p[i]
+		d.at--
+	}
+	return n, err
+}
+
+// endBlock reads the padding and the check.
+func (x *xzReader) endBlock() error {
+	if _, err := x.s.src.Discard(int(-(x.s.offset() - x.start) & 3)); err != nil {
+		return noEnd(err)
+	}
+	size := [...]int{0, 4, 4, 4, 8, 8, 8, 16, 16, 16, 32, 32, 32, 64, 64, 64}[x.check]
+	stated := make([]byte, size)
+	if err := x.s.full(stated); err != nil {
+		return err
+	}
+	got := x.sum.Sum(nil)
+	switch x.check {
+	case 1:
+		got = binary.LittleEndian.AppendUint32(nil, binary.BigEndian.Uint32(got))
+	case 4:
+		got = binary.LittleEndian.AppendUint64(nil, binary.BigEndian.Uint64(got))
+	case 10:
+	default:
+		return nil
+	}
+	if string(got) != string(stated) {
+		return malformed("wrong checksum")
+	}
+	return nil
+}
+
+// index reads over the index, the footer and the padding behind them.
+func (x *xzReader) index() error {
+	start := x.s.offset() - 1
+	records, err := binary.ReadUvarint(x.s.src)
+	if err != nil {
+		return noEnd(err)
+	}
+	if records > uint64(x.s.n) {
+		return malformed("index")
+	}
+	for range 2 * records {
+		if _, err := binary.ReadUvarint(x.s.src); err != nil {
+			return noEnd(err)
+		}
+	}
+	if _, err := x.s.src.Discard(int(-(x.s.offset() - start) & 3)); err != nil {
+		return noEnd(err)
+	}
+	var b [16]byte
+	if err := x.s.full(b[:]); err != nil {
+		return err
+	}
+	if string(b[14:]) != "YZ" {
+		return malformed("no xz footer")
+	}
+	for {
+		if pad, err := x.s.src.Peek(4); err != nil || string(pad) != "\x00\x00\x00\x00" {
+			return io.EOF
+		}
+		if _, err := x.s.src.Discard(4); err != nil {
+			return err
+		}
+	}
+}
