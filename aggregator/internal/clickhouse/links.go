@@ -33,28 +33,27 @@ func (d *DB) Links(ctx context.Context, c control.ChainID, sequences []uint64, r
 func (d *DB) links(ctx context.Context, c control.ChainID, sequences []uint64, r *row.Range) ([]control.Link, error) {
 	ctx, cancel := context.WithTimeout(ctx, d.cfg.QueryTimeout)
 	defer cancel()
+	var settings clickhouse.Settings
 	if d.cfg.Cluster != "" {
-		ctx = clickhouse.Context(ctx, clickhouse.WithSettings(clickhouse.Settings{"select_sequential_consistency": 1}))
+		settings = clickhouse.Settings{"select_sequential_consistency": 1}
 	}
-	rows, err := d.conn.Query(ctx, `SELECT DISTINCT sequence, digest, previous FROM statements
-WHERE tenant = ? AND agent = ? AND epoch = ? AND sequence IN (?)
-  AND NOT (topic = ? AND partition = ? AND offset >= ?)
-ORDER BY sequence, digest`, c.Tenant, c.Agent, c.Epoch, sequences, r.Topic, r.Partition, r.From)
+	const query = `SELECT DISTINCT sequence, digest, previous FROM statements
+WHERE tenant = {tenant:String} AND agent = {agent:String} AND epoch = {epoch:UInt64} AND sequence IN ({sequences:Array(UInt64)})
+  AND NOT (topic = {topic:String} AND partition = {partition:Int32} AND offset >= {from:Int64})
+ORDER BY sequence, digest`
+	var rows []struct {
+		Sequence uint64 `ch:"sequence"`
+		Digest   string `ch:"digest"`
+		Previous string `ch:"previous"`
+	}
+	err := wall{d.conn}.readWith(ctx, c.Tenant, settings, &rows, query,
+		"agent", c.Agent, "epoch", c.Epoch, "sequences", sequences, "topic", r.Topic, "partition", r.Partition, "from", r.From)
 	if err != nil {
 		return nil, err
 	}
-	var out []control.Link
-	for rows.Next() {
-		var l control.Link
-		var digest, previous string
-		if err := rows.Scan(&l.Sequence, &digest, &previous); err != nil {
-			return nil, err
-		}
-		l.Digest, l.Previous = predicate.Digest("sha256:"+digest), predicate.Digest("sha256:"+previous)
-		out = append(out, l)
+	out := make([]control.Link, len(rows))
+	for i, l := range rows {
+		out[i] = control.Link{Sequence: l.Sequence, Digest: predicate.Digest("sha256:" + l.Digest), Previous: predicate.Digest("sha256:" + l.Previous)}
 	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return out, rows.Close()
+	return out, nil
 }

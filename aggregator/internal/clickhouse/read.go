@@ -4,21 +4,17 @@ import (
 	"context"
 	"fmt"
 	"time"
-
-	"github.com/ClickHouse/clickhouse-go/v2"
-	"github.com/ClickHouse/clickhouse-go/v2/lib/driver"
-
-	"github.com/cavra/cavra/schemas/predicate"
 )
 
 // Reader answers questions about one tenant at a time. Every method takes the
-// tenant, and every query names it first; nothing is joined across tenants.
+// tenant, and every query names it first; nothing is joined across tenants. What
+// a query forgot the wall holds back.
 type Reader struct {
-	conn driver.Conn
+	wall wall
 }
 
 // Reader reads what d holds.
-func (d *DB) Reader() *Reader { return &Reader{conn: d.conn} }
+func (d *DB) Reader() *Reader { return &Reader{wall{d.conn}} }
 
 // The common table expressions that the queries are made of. All of them read
 // rows through grouping by their key, so that a row inserted twice counts once,
@@ -94,14 +90,6 @@ artifacts AS (
 // Unassessed is the verdict of an artifact that no scan speaks of yet.
 const Unassessed = "unassessed"
 
-func arguments(tenant string, more ...any) []any {
-	args := []any{clickhouse.Named("tenant", tenant), clickhouse.Named("zero", predicate.ZeroDigest.Hex())}
-	for i := 0; i+1 < len(more); i += 2 {
-		args = append(args, clickhouse.Named(more[i].(string), more[i+1]))
-	}
-	return args
-}
-
 // Artifact is a digest that something points to now, and its latest scan.
 type Artifact struct {
 	Digest      string    `ch:"digest"`
@@ -142,7 +130,7 @@ WHERE ({verdict:String} = '' OR verdict = {verdict:String})
   AND ({after_digest:String} = '' OR score < {after_score:UInt8} OR score = {after_score:UInt8} AND digest > {after_digest:String})
 ORDER BY score DESC, digest LIMIT {limit:UInt32}`
 	var out []Artifact
-	err := r.conn.Select(ctx, &out, query, arguments(tenant, "verdict", p.Verdict, "after_score", p.AfterScore, "after_digest", p.AfterDigest, "limit", p.Limit)...)
+	err := r.wall.read(ctx, tenant, &out, query, "verdict", p.Verdict, "after_score", p.AfterScore, "after_digest", p.AfterDigest, "limit", p.Limit)
 	if err != nil {
 		return nil, fmt.Errorf("read artifacts: %w", err)
 	}
@@ -153,7 +141,7 @@ ORDER BY score DESC, digest LIMIT {limit:UInt32}`
 func (r *Reader) Artifact(ctx context.Context, tenant, digest string) (Artifact, bool, error) {
 	const query = `WITH ` + withDigests + ` SELECT * FROM artifacts WHERE digest = {digest:String}`
 	var out []Artifact
-	if err := r.conn.Select(ctx, &out, query, arguments(tenant, "digest", digest)...); err != nil {
+	if err := r.wall.read(ctx, tenant, &out, query, "digest", digest); err != nil {
 		return Artifact{}, false, fmt.Errorf("read artifact: %w", err)
 	}
 	if len(out) == 0 {
@@ -186,7 +174,7 @@ func (r *Reader) ReferenceCounts(ctx context.Context, tenant string) ([]Count, e
 
 func (r *Reader) counts(ctx context.Context, query, tenant string) ([]Count, error) {
 	var out []Count
-	if err := r.conn.Select(ctx, &out, query, arguments(tenant)...); err != nil {
+	if err := r.wall.read(ctx, tenant, &out, query); err != nil {
 		return nil, fmt.Errorf("count: %w", err)
 	}
 	return out, nil
@@ -214,7 +202,7 @@ func (r *Reader) References(ctx context.Context, tenant, digest string, limit ui
 SELECT * FROM current WHERE artifact = {digest:String} OR bundle = {digest:String}
 ORDER BY agent, registry, root, path, name, version LIMIT {limit:UInt32}`
 	var out []Reference
-	if err := r.conn.Select(ctx, &out, query, arguments(tenant, "digest", digest, "limit", limit)...); err != nil {
+	if err := r.wall.read(ctx, tenant, &out, query, "digest", digest, "limit", limit); err != nil {
 		return nil, fmt.Errorf("read references: %w", err)
 	}
 	return out, nil
@@ -236,7 +224,7 @@ SELECT DISTINCT rule, location, class, severity, count FROM findings
 WHERE tenant = {tenant:String} AND artifact = {artifact:String} AND statement = {statement:String}
 ORDER BY indexOf(['info', 'low', 'medium', 'high', 'critical'], severity) DESC, rule, location`
 	var out []Finding
-	if err := r.conn.Select(ctx, &out, query, arguments(tenant, "artifact", artifact, "statement", statement)...); err != nil {
+	if err := r.wall.read(ctx, tenant, &out, query, "artifact", artifact, "statement", statement); err != nil {
 		return nil, fmt.Errorf("read findings: %w", err)
 	}
 	return out, nil
@@ -257,7 +245,7 @@ SELECT DISTINCT module, name, how, judged FROM imports
 WHERE tenant = {tenant:String} AND artifact = {artifact:String} AND statement = {statement:String}
 ORDER BY indexOf(['harmless', 'unknown', 'dangerous'], judged) DESC, module, name, how`
 	var out []Import
-	if err := r.conn.Select(ctx, &out, query, arguments(tenant, "artifact", artifact, "statement", statement)...); err != nil {
+	if err := r.wall.read(ctx, tenant, &out, query, "artifact", artifact, "statement", statement); err != nil {
 		return nil, fmt.Errorf("read imports: %w", err)
 	}
 	return out, nil

@@ -32,7 +32,7 @@ func (r *Reader) Statement(ctx context.Context, tenant, digest string) (Statemen
 	const query = `SELECT ` + statementColumns + ` FROM statements
 WHERE tenant = {tenant:String} AND digest = {digest:String} ORDER BY topic, partition, offset LIMIT 1`
 	var out []Statement
-	if err := r.conn.Select(ctx, &out, query, arguments(tenant, "digest", digest)...); err != nil {
+	if err := r.wall.read(ctx, tenant, &out, query, "digest", digest); err != nil {
 		return Statement{}, false, fmt.Errorf("read statement: %w", err)
 	}
 	if len(out) == 0 {
@@ -68,13 +68,13 @@ func (r *Reader) Chain(ctx context.Context, tenant, agent string, p ChainPage) (
 	const sizes = `SELECT epoch, sequence, digest, toUInt64(length(envelope)) AS bytes FROM statements WHERE ` + chainAfter + `
 ORDER BY epoch, sequence, digest LIMIT 1 BY epoch, sequence, digest LIMIT {limit:UInt32}`
 	args := func(more ...any) []any {
-		return arguments(tenant, append(more, "agent", agent, "epoch", p.After.Epoch, "sequence", p.After.Sequence, "digest", p.After.Digest)...)
+		return append(more, "agent", agent, "epoch", p.After.Epoch, "sequence", p.After.Sequence, "digest", p.After.Digest)
 	}
 	var places []struct {
 		ChainPlace
 		Bytes uint64 `ch:"bytes"`
 	}
-	if err := r.conn.Select(ctx, &places, sizes, args("limit", p.Limit+1)...); err != nil {
+	if err := r.wall.read(ctx, tenant, &places, sizes, args("limit", p.Limit+1)...); err != nil {
 		return nil, false, fmt.Errorf("read chain: %w", err)
 	}
 	n, total := 0, uint64(0)
@@ -90,7 +90,7 @@ ORDER BY epoch, sequence, digest LIMIT 1 BY epoch, sequence, digest LIMIT {limit
   AND (epoch, sequence, digest) <= ({last_epoch:UInt64}, {last_sequence:UInt64}, {last_digest:String})
 ORDER BY epoch, sequence, digest, topic, partition, offset LIMIT 1 BY epoch, sequence, digest LIMIT {limit:UInt32}`
 	var out []Statement
-	err := r.conn.Select(ctx, &out, query, args("limit", uint32(n), "last_epoch", last.Epoch, "last_sequence", last.Sequence, "last_digest", last.Digest)...)
+	err := r.wall.read(ctx, tenant, &out, query, args("limit", uint32(n), "last_epoch", last.Epoch, "last_sequence", last.Sequence, "last_digest", last.Digest)...)
 	if err != nil {
 		return nil, false, fmt.Errorf("read chain: %w", err)
 	}
@@ -117,8 +117,8 @@ WHERE tenant = {tenant:String} AND artifact = {artifact:String} GROUP BY stateme
 HAVING {after:String} = '' OR (at, statement) < (fromUnixTimestamp64Milli({after_at:Int64}, 'UTC'), {after:String})
 ORDER BY at DESC, statement DESC LIMIT {limit:UInt32}`
 	var out []ScanPlace
-	args := arguments(tenant, "artifact", artifact, "after", after.Statement, "after_at", after.ReceivedAt.UnixMilli(), "limit", limit)
-	if err := r.conn.Select(ctx, &out, query, args...); err != nil {
+	args := []any{"artifact", artifact, "after", after.Statement, "after_at", after.ReceivedAt.UnixMilli(), "limit", limit}
+	if err := r.wall.read(ctx, tenant, &out, query, args...); err != nil {
 		return nil, fmt.Errorf("read scan statements: %w", err)
 	}
 	return out, nil
@@ -143,7 +143,7 @@ func (r *Reader) Quarantine(ctx context.Context, tenant string, offset, limit ui
 	const query = `SELECT DISTINCT topic, partition, offset, reason, detail, digest, bytes, received_at FROM quarantine
 WHERE tenant = {tenant:String} ORDER BY received_at DESC, topic, partition, offset DESC LIMIT {limit:UInt32} OFFSET {skip:UInt32}`
 	var out []Refused
-	if err := r.conn.Select(ctx, &out, query, arguments(tenant, "skip", offset, "limit", limit)...); err != nil {
+	if err := r.wall.read(ctx, tenant, &out, query, "skip", offset, "limit", limit); err != nil {
 		return nil, fmt.Errorf("read quarantine: %w", err)
 	}
 	return out, nil
@@ -175,7 +175,7 @@ func (r *Reader) AgentReports(ctx context.Context, tenant string) ([]AgentReport
 FROM agent_reports WHERE tenant = {tenant:String} AND type = 'heartbeat'
 ORDER BY agent, epoch DESC, sequence DESC, statement LIMIT 1 BY agent`
 	var out []AgentReport
-	if err := r.conn.Select(ctx, &out, query, arguments(tenant)...); err != nil {
+	if err := r.wall.read(ctx, tenant, &out, query); err != nil {
 		return nil, fmt.Errorf("read agent reports: %w", err)
 	}
 	return out, nil
@@ -195,7 +195,7 @@ func (r *Reader) AgentActivities(ctx context.Context, tenant string) ([]AgentAct
   uniqExactIf((topic, partition, offset), outcome = 'replayed') AS replayed, max(received_at) AS last_at
 FROM receipts WHERE tenant = {tenant:String} AND outcome != 'refused' GROUP BY agent ORDER BY agent`
 	var out []AgentActivity
-	if err := r.conn.Select(ctx, &out, query, arguments(tenant)...); err != nil {
+	if err := r.wall.read(ctx, tenant, &out, query); err != nil {
 		return nil, fmt.Errorf("read agent activity: %w", err)
 	}
 	return out, nil

@@ -86,7 +86,7 @@ WHERE ({severity:String} = '' OR severity = {severity:String}) AND ({status:Stri
 ORDER BY status, ` + severityRank + ` DESC, agent, registry, root, path, name, version, artifact, rule, location
 LIMIT {limit:UInt32} OFFSET {offset:UInt32}`
 	var out []Exposure
-	err := r.conn.Select(ctx, &out, query, arguments(tenant, "severity", p.Severity, "status", p.Status, "limit", p.Limit, "offset", p.Offset)...)
+	err := r.wall.read(ctx, tenant, &out, query, "severity", p.Severity, "status", p.Status, "limit", p.Limit, "offset", p.Offset)
 	if err != nil {
 		return nil, fmt.Errorf("read exposures: %w", err)
 	}

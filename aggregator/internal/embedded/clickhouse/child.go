@@ -46,13 +46,12 @@ type limits struct {
 // order is what the parent writes to its child's standard input, the
 // credentials included: arguments and environment are visible to others.
 type order struct {
-	Dir        string      `json:"dir"`
-	Library    string      `json:"library"`
-	User       string      `json:"user"`
-	Password   string      `json:"password"`
-	Limits     limits      `json:"limits"`
-	RowFilters []RowFilter `json:"row_filters"`
-	FastUnsafe bool        `json:"fast_unsafe"`
+	Dir        string `json:"dir"`
+	Library    string `json:"library"`
+	User       string `json:"user"`
+	Password   string `json:"password"`
+	Limits     limits `json:"limits"`
+	FastUnsafe bool   `json:"fast_unsafe"`
 }
 
 // report is the child's answer to its order.

@@ -50,13 +50,10 @@
 //     also drops an insert without a token whose rows equal a former one's.
 //   - Parameters, {name:Type}, work with clickhouse.Named (TestParameters).
 //   - There is one user. CREATE USER, CREATE ROLE and CREATE ROW POLICY fail: the
-//     engine has no storage for them. It does enforce row policies that are part
-//     of its configuration, Config.RowFilters, and additional_table_filters, a
-//     setting of the request; with readonly=1 the query's text can undo neither
-//     (TestRowPoliciesComeFromConfigurationOnly, TestAdditionalTableFilters).
-//     Custom settings (SQL_tenant) do not exist, so the tenant comes in by
-//     log_comment. A table's policy also filters what its materialized views see
-//     of an insert, so it has to let the inserting request through.
+//     engine has no storage for them (TestUsersAndPoliciesHaveNoStorage). It does
+//     enforce additional_table_filters, a setting of the request, which with
+//     readonly=1 the query's text cannot undo (TestAdditionalTableFilters). Custom
+//     settings (SQL_tenant) do not exist.
 //   - Not supported, with an error that says so: async_insert, compression,
 //     external tables, sessions, roles.
 //

@@ -11,7 +11,6 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
-	"regexp"
 	"runtime"
 	"sync"
 	"time"
@@ -46,8 +45,6 @@ type Config struct {
 	// Command starts the engine's process: a program and arguments that end
 	// in RunChild. The default is this program with ChildCommand.
 	Command []string
-	// RowFilters are row policies, in force for every query.
-	RowFilters []RowFilter
 
 	// Queries is how many run at a time. The default is two a CPU, and at
 	// least 4; more wait up to QueueWait (default 30 s), then get an error.
@@ -75,8 +72,6 @@ type Config struct {
 	FastUnsafe bool
 }
 
-var elementName = regexp.MustCompile(`^[a-zA-Z_][a-zA-Z0-9_]*$`)
-
 // Validate says what is wrong with c, without looking at the disk.
 func (c Config) Validate() error {
 	switch {
@@ -90,11 +85,6 @@ func (c Config) Validate() error {
 		min(c.QueueWait, c.QueryTime, c.StartWait, c.StopWait) < 0,
 		min(c.MemoryBytes, c.BodyBytes, c.QueryBytes, c.ResultBytes, c.FreeDiskBytes) < 0:
 		return errors.New("configure embedded engine: a limit is negative")
-	}
-	for _, f := range c.RowFilters {
-		if !elementName.MatchString(f.Database) || !elementName.MatchString(f.Table) || f.Expression == "" {
-			return fmt.Errorf("configure embedded engine: row filter on %q.%q needs plain names and an expression", f.Database, f.Table)
-		}
 	}
 	return nil
 }

@@ -98,7 +98,7 @@ func (e *Engine) order() order {
 	c := e.cfg
 	return order{
 		Dir: c.Dir, Library: c.Library, User: User, Password: e.password,
-		RowFilters: c.RowFilters, FastUnsafe: c.FastUnsafe,
+		FastUnsafe: c.FastUnsafe,
 		Limits: limits{
 			QueryBytes: c.QueryBytes, BodyBytes: c.BodyBytes, ResultBytes: c.ResultBytes,
 			MemoryBytes: c.MemoryBytes, FreeDiskBytes: c.FreeDiskBytes, Queries: c.Queries,

@@ -10,17 +10,6 @@ import (
 	"strings"
 )
 
-// RowFilter is a row policy: the engine adds the expression to every read of
-// the table, whoever wrote the query.
-type RowFilter struct {
-	Database string `json:"database"`
-	Table    string `json:"table"`
-	// Expression is SQL over the table's columns. The tenant of a query can
-	// come in by getSetting('log_comment'), a setting that is free to carry a
-	// text, is per request, and with readonly=1 cannot be changed by the query.
-	Expression string `json:"expression"`
-}
-
 // element is a piece of the engine's configuration. The engine reads only the
 // first of several elements with one name, so each is made once.
 type element struct {
@@ -97,9 +86,6 @@ func writeConfig(dir string, o order) (string, error) {
 	u.set("users/default/networks/ip", "::/0")
 	u.set("users/default/profile", "default")
 	u.set("users/default/quota", "default")
-	for _, f := range o.RowFilters {
-		u.set("users/default/databases/"+f.Database+"/"+f.Table+"/filter", f.Expression)
-	}
 	u.set("quotas/default", "")
 	return main, u.write(users)
 }
