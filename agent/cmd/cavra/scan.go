@@ -48,6 +48,7 @@ Exit codes, the first that applies:
 		Example: `  cavra scan ~/models                      a table, the worst first
   cavra scan --format json model.pt        the contract for other programs
   cavra scan --format sarif --output cavra.sarif .
+  cavra scan --format html --output report.html ~/models   a page that stands alone
   cavra scan --fail-on fail --allow-incomplete .   in a build that only blocks what is certain`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {
@@ -63,7 +64,7 @@ Exit codes, the first that applies:
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&o.format, "format", "table", "table, json or sarif")
+	f.StringVar(&o.format, "format", "table", "table, json, sarif, cyclonedx or html")
 	f.StringVarP(&o.output, "output", "o", "", "write to this `FILE`, which is replaced as a whole")
 	f.StringVar(&o.failOn, "fail-on", "warn", "exit with 1 on this verdict or a worse one: warn, fail or never")
 	f.BoolVar(&o.allowIncomplete, "allow-incomplete", false, "do not exit with 3 when something could not be fully scanned")
@@ -75,8 +76,8 @@ Exit codes, the first that applies:
 }
 
 func (o scanOptions) validate() error {
-	if !slices.Contains([]string{"table", "json", "sarif"}, o.format) {
-		return fmt.Errorf("--format %q: want table, json or sarif", o.format)
+	if writers[o.format] == nil {
+		return fmt.Errorf("--format %q: want table, json, sarif, cyclonedx or html", o.format)
 	}
 	if !slices.Contains([]string{"warn", "fail", "never"}, o.failOn) {
 		return fmt.Errorf("--fail-on %q: want warn, fail or never", o.failOn)
@@ -169,16 +170,17 @@ func interruptedOr(ctx context.Context, err error, soFar string) error {
 	return err
 }
 
-func write(cmd *cobra.Command, o scanOptions, r *schema.Report, rules report.Catalogue) error {
-	render := func(w io.Writer) error {
-		switch o.format {
-		case "json":
-			return report.WriteJSON(w, r)
-		case "sarif":
-			return report.WriteSARIF(w, r, rules)
-		}
+// writers are the forms of a report.
+var writers = map[string]func(io.Writer, *schema.Report, report.Catalogue) error{
+	"table": func(w io.Writer, r *schema.Report, rules report.Catalogue) error {
 		return report.WriteTable(w, r, rules, tableOptions(w))
-	}
+	},
+	"json":  func(w io.Writer, r *schema.Report, _ report.Catalogue) error { return report.WriteJSON(w, r) },
+	"sarif": report.WriteSARIF, "cyclonedx": report.WriteCycloneDX, "html": report.WriteHTML,
+}
+
+func write(cmd *cobra.Command, o scanOptions, r *schema.Report, rules report.Catalogue) error {
+	render := func(w io.Writer) error { return writers[o.format](w, r, rules) }
 	if o.output == "" {
 		return render(cmd.OutOrStdout())
 	}

@@ -1,7 +1,8 @@
 // Package report writes a scan's results: JSON by the contract in
-// schemas/report, a table for eyes, and SARIF 2.1.0. The same results give the
-// same bytes, in order of path, and no name from an artifact or a disk reaches
-// a terminal with a character that does not print.
+// schemas/report, a table and a page for eyes, SARIF 2.1.0 and CycloneDX 1.6.
+// The same results give the same bytes, in order of path, and no name from an
+// artifact or a disk reaches a terminal or a page with a character that does
+// not print.
 package report
 
 import (

@@ -173,16 +173,96 @@ func TestSARIF(t *testing.T) {
 			t.Errorf("no %s", want)
 		}
 	}
-	const path = "../../../../shared/schemas/sarif-schema-2.1.0.json"
-	source, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		t.Skipf("not validated: %s is not beside the checkout", path)
+	if err := published(t, "sarif-schema-2.1.0.json").Validate(document(t, b.Bytes())); err != nil {
+		t.Error(err)
 	}
+}
+
+// published compiles a schema as its publisher has it, if the folder of them is
+// beside the checkout.
+func published(t *testing.T, name string, siblings ...string) *jsonschema.Schema {
+	t.Helper()
+	c := jsonschema.NewCompiler()
+	var id string
+	for _, n := range append(siblings, name) {
+		path := filepath.Join("../../../../shared/schemas", n)
+		source, err := os.ReadFile(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			t.Skipf("not validated: %s is not beside the checkout", path)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		doc := document(t, source)
+		id = n
+		if m, ok := doc.(map[string]any); ok && m["$id"] != nil {
+			id = m["$id"].(string)
+		}
+		if err := c.AddResource(id, doc); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s, err := c.Compile(id)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := compile(t, source).Validate(document(t, b.Bytes())); err != nil {
+	return s
+}
+
+func TestCycloneDX(t *testing.T) {
+	var b, again bytes.Buffer
+	if err := errors.Join(WriteCycloneDX(&b, sample(), catalogue(t)), WriteCycloneDX(&again, sample(), catalogue(t))); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(b.Bytes(), again.Bytes()) {
+		t.Error("the same scan gives two bills of materials")
+	}
+	var bom cdxBOM
+	if err := json.Unmarshal(b.Bytes(), &bom); err != nil {
+		t.Fatal(err)
+	}
+	affected := map[string][]string{}
+	for _, v := range bom.Vulnerabilities {
+		for _, a := range v.Affects {
+			affected[v.ID] = append(affected[v.ID], a.Ref)
+		}
+	}
+	want := map[string][]string{
+		"pickle.import.unknown": {"artifact-0"}, "format.unsafe.pickle": {"artifact-2"}, "pickle.import.dangerous": {"artifact-2"},
+	}
+	if diff := cmp.Diff(want, affected); diff != "" {
+		t.Error(diff)
+	}
+	wantParts := []cdxComposition{{"complete", []string{"artifact-0", "artifact-2", "artifact-3"}}, {"incomplete", []string{"artifact-1"}}}
+	if diff := cmp.Diff(wantParts, bom.Compositions); diff != "" {
+		t.Error(diff)
+	}
+	s := published(t, "cyclonedx-bom-1.6.schema.json", "cyclonedx-jsf-0.82.schema.json", "cyclonedx-spdx.schema.json")
+	if err := s.Validate(document(t, b.Bytes())); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestHTML(t *testing.T) {
+	r := sample()
+	r.Artifacts[0].Findings[0].Evidence = []string{"<script>alert(1)</script>"}
+	var b strings.Builder
+	if err := WriteHTML(&b, r, catalogue(t)); err != nil {
+		t.Fatal(err)
+	}
+	got := b.String()
+	for _, want := range []string{"default-src 'none'", `a/warn\x1b[2J\u202egpj.pkl`, "&lt;script&gt;", "posix.system", "nothing is there"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("no %s", want)
+		}
+	}
+	for _, bad := range []string{"<script", "\x1b", "\u202e", "http-equiv=\"refresh", "src="} {
+		if strings.Contains(got, bad) {
+			t.Errorf("%q is in the page", bad)
+		}
+	}
+	if i, j := strings.Index(got, "c/evil.pt"), strings.Index(got, "a/warn"); i < 0 || j < i {
+		t.Errorf("the worst is not first: %d, %d", i, j)
 	}
 }
 

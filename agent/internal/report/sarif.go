@@ -157,10 +157,7 @@ func metRules(artifacts []schema.Artifact, rules Catalogue) ([]sarifRule, map[st
 	out, index := make([]sarifRule, 0, len(ids)), make(map[string]int, len(ids))
 	for i, id := range ids {
 		index[id] = i
-		rule, ok := rules.Rule(id)
-		if !ok {
-			rule = finding.Rule{ID: id, Severity: predicate.Medium, Title: id, Description: id, Fix: id}
-		}
+		rule := ruleOf(rules, id)
 		out = append(out, sarifRule{
 			ID: id, ShortDescription: sarifText{rule.Title}, FullDescription: sarifText{rule.Description}, Help: sarifText{rule.Fix},
 			Default: sarifDefault{level(rule.Severity)},
@@ -169,6 +166,14 @@ func metRules(artifacts []schema.Artifact, rules Catalogue) ([]sarifRule, map[st
 		})
 	}
 	return out, index
+}
+
+// ruleOf looks a rule up; one that is not in the catalogue has its id for words.
+func ruleOf(rules Catalogue, id string) finding.Rule {
+	if rule, ok := rules.Rule(id); ok {
+		return rule
+	}
+	return finding.Rule{ID: id, Severity: predicate.Medium, Title: id, Description: id, Fix: id}
 }
 
 func level(s predicate.Severity) string {
