@@ -41,7 +41,6 @@ var magics = []struct {
 	{"hdf5", 512, "\x89HDF\r\n\x1a\n"},
 	{"7z", 0, "7z\xbc\xaf\x27\x1c"},
 	{"rar", 0, "Rar!\x1a\x07"},
-	{"tar", 257, "ustar"},
 	{"elf", 0, "\x7fELF"},
 	{"pe", 0, "MZ"},
 	{"macho", 0, "\xcf\xfa\xed\xfe"}, {"macho", 0, "\xca\xfe\xba\xbe"},

@@ -3,7 +3,6 @@ package zip
 import (
 	"encoding/binary"
 	"fmt"
-	"strings"
 
 	"github.com/cavra/cavra/plugins/formats/content"
 )
@@ -80,35 +79,6 @@ func (e *entry) readDescriptor(v *content.Visit, limit int64) error {
 		e.disagrees = true
 	}
 	return nil
-}
-
-// leaves reports whether extracting the name would write outside of the folder.
-func leaves(name string) bool {
-	n := strings.ReplaceAll(name, `\`, "/")
-	if strings.HasPrefix(n, "/") || len(n) > 1 && n[1] == ':' {
-		return true
-	}
-	for _, part := range strings.Split(n, "/") {
-		if part == ".." {
-			return true
-		}
-	}
-	return false
-}
-
-// canonical is the name as the laxest reader sees it: cut at a NUL, without
-// empty and dot parts, without regard to case (as the zip reader inside of
-// torch looks names up).
-func canonical(name string) string {
-	name, _, _ = strings.Cut(name, "\x00")
-	parts := strings.Split(strings.ReplaceAll(name, `\`, "/"), "/")
-	kept := parts[:0]
-	for _, p := range parts {
-		if p != "" && p != "." {
-			kept = append(kept, p)
-		}
-	}
-	return strings.ToLower(strings.Join(kept, "/"))
 }
 
 // isSymlink goes by the mode that Unix writers keep.

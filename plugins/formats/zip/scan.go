@@ -127,7 +127,7 @@ func (a *archive) checkEntry(e *entry) {
 	case e.disagrees:
 		a.Found("archive.malformed", where, e.header, e.String(), "local header and directory disagree")
 	}
-	if leaves(e.name) || leaves(e.localName) {
+	if content.Leaves(e.name) || content.Leaves(e.localName) {
 		a.Found("archive.entry.path", where, e.listedAt, e.String())
 	}
 	if strings.ContainsRune(e.name, 0) {
@@ -141,7 +141,7 @@ func (a *archive) checkNames() {
 		if e.isDir() {
 			continue
 		}
-		key := canonical(e.name)
+		key := content.CanonicalName(e.name)
 		if seen[key] {
 			a.Found("archive.entry.duplicate", where, e.listedAt, e.String())
 		}
