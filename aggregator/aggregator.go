@@ -275,6 +275,7 @@ func (a *Aggregator) work(ctx context.Context, started func(Address)) error {
 			return a.ingest.Run(ctx, partition, a.consumer.Partition(partition))
 		})
 	})
+	group.Go(func() error { return a.enrol.Run(ctx) })
 	group.Go(func() error { return a.serve(ctx, listener) })
 	if a.cfg.Settings.EmbeddedKafka() {
 		group.Go(func() error { return a.trim(ctx) })

@@ -61,7 +61,7 @@ func (a *Aggregator) listen(ctx context.Context) (net.Listener, error) {
 
 // handler is everything that is served: enrolment, the API, the page.
 func (a *Aggregator) handler() (http.Handler, error) {
-	apiHandler, err := api.New(api.Config{Service: a.service, Gate: a.gate, Control: a.store, Ready: a.ready, Version: a.cfg.Version, Log: a.cfg.Log})
+	apiHandler, err := api.New(api.Config{Service: a.service, Gate: a.gate, Control: a.store, Agents: a.enrol, Ready: a.ready, Version: a.cfg.Version, Log: a.cfg.Log})
 	if err != nil {
 		return nil, err
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
@@ -90,7 +91,7 @@ func postureTables(w io.Writer, p serve.Posture, worst []serve.Artifact) {
 	t.AppendRow(table.Row{"artifacts", a.Total, count("pass", a.Pass), count("warn", a.Warn), count("fail", a.Fail), count("error", a.Error), count("unassessed", a.Unassessed)})
 	t.AppendRow(table.Row{"open exposures", e.Total, count("critical", e.Critical), count("high", e.High), count("medium", e.Medium), count("low", e.Low), count("info", e.Info)})
 	t.AppendRow(table.Row{"references", p.References.Total, count("unreadable", p.References.Unreadable)})
-	t.AppendRow(table.Row{"agents", p.Agents.Total, count("online", p.Agents.Online), count("stale", p.Agents.Stale), count("never", p.Agents.Never)})
+	t.AppendRow(table.Row{"agents", p.Agents.Total, count("online", p.Agents.Online), count("stale", p.Agents.Stale), count("never", p.Agents.Never), count("revoked", p.Agents.Revoked)})
 	st := p.Statements
 	t.AppendRow(table.Row{"statements", st.Linked + st.Early + st.Forked, count("linked", st.Linked), count("early", st.Early), count("forked", st.Forked), count("replayed", st.Replayed), count("refused", st.Refused)})
 	t.Render()
@@ -111,8 +112,8 @@ func agentsCommand() *cobra.Command {
 	var s shown
 	cmd := &cobra.Command{
 		Use:     "agents",
-		Short:   "List the agents, their chains, gaps and forks",
-		Example: "  cavra-aggregator agents --token-file ./data/admin.token",
+		Short:   "List the agents, their chains, gaps and forks; revoke one",
+		Example: "  cavra-aggregator agents --token-file ./data/admin.token\n  cavra-aggregator agents revoke a1b2c3 --token-file ./data/admin.token",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var list serve.AgentList
@@ -139,6 +140,20 @@ func agentsCommand() *cobra.Command {
 	}
 	c.flags(cmd)
 	s.flags(cmd)
+	cmd.AddCommand(agentsRevoke())
+	return cmd
+}
+
+func agentsRevoke() *cobra.Command {
+	var c client
+	cmd := &cobra.Command{
+		Use: "revoke ID", Short: "End an agent's keys, its join tokens and its access to Kafka", Args: cobra.ExactArgs(1),
+		Example: "  cavra-aggregator agents revoke a1b2c3 --token-file ./data/admin.token",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return c.call(cmd.Context(), http.MethodPost, "/v1/agents/"+url.PathEscape(args[0])+"/revoke", nil, nil, nil)
+		},
+	}
+	c.flags(cmd)
 	return cmd
 }
 

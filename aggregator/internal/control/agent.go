@@ -176,6 +176,16 @@ func (s *Store) ListAgents(ctx context.Context, tenant string) ([]Agent, error) 
 	return out, nil
 }
 
+// RevokedAgents lists the revoked agents of all tenants. What it is for is the
+// brokers', which know no tenants.
+func (s *Store) RevokedAgents(ctx context.Context) ([]Agent, error) {
+	out, err := queryAll(ctx, s.read, readAgent, agentQuery+` WHERE a.status = 'revoked' ORDER BY a.tenant, a.id`)
+	if err != nil {
+		return nil, fmt.Errorf("list revoked agents: %w", err)
+	}
+	return out, nil
+}
+
 // Agent returns one agent of a tenant, or ErrNotFound.
 func (s *Store) Agent(ctx context.Context, tenant, agent string) (Agent, error) {
 	a, err := queryOne(ctx, s.read, readAgent, agentQuery+` WHERE a.tenant = $1 AND a.id = $2`, tenant, agent)

@@ -115,6 +115,11 @@ func TestRevokeAgent(t *testing.T) {
 		if _, err := s.RedeemJoinToken(ctx, before, newKey(t)); !errors.Is(err, ErrTokenExpired) {
 			t.Errorf("a token from before: %v, want ErrTokenExpired", err)
 		}
+		revoked, err := s.RevokedAgents(ctx)
+		must(t, err)
+		if len(revoked) != 1 || revoked[0].ID != e.Agent || revoked[0].Tenant != "acme" {
+			t.Errorf("revoked agents: %+v", revoked)
+		}
 		back, err := s.RedeemJoinToken(ctx, join(t, s, "acme", "after", e.Agent), newKey(t))
 		must(t, err)
 		a, err := s.Agent(ctx, "acme", e.Agent)

@@ -1,5 +1,6 @@
 // Package enrol serves the enrolment of agents: a one-time join token and a
-// public key in, an identity and the way to the topic out.
+// public key in, an identity and the way to the topic out. It takes both away
+// again when an agent is revoked.
 //
 // It guarantees that a token buys one key, that the key is held by whoever
 // presents it, that a lost answer can be asked for again with the same token and
@@ -45,11 +46,15 @@ const proofPrefix = "cavra-enrol-v1\n"
 // Proof is what an agent's key signs in order to be enrolled with a token.
 func Proof(joinToken string) []byte { return []byte(proofPrefix + joinToken) }
 
-// KafkaAccess lets an agent write to the statements' topic and nothing else,
-// with SCRAM-SHA-256 and the given password. Called again it replaces the
-// password.
+// KafkaAccess is what agents may do on the brokers.
 type KafkaAccess interface {
+	// EnsureAgent lets an agent write to the statements' topic and nothing else,
+	// with SCRAM-SHA-256 and the given password. Called again it replaces the
+	// password.
 	EnsureAgent(ctx context.Context, username, password string) error
+	// RevokeAgent takes the rights and the login away. It is no error when there
+	// are none.
+	RevokeAgent(ctx context.Context, username string) error
 }
 
 // Cluster is the way to the topic, as agents see it.
@@ -106,12 +111,10 @@ func (s *Service) Enrol(ctx context.Context, req *connect.Request[enrolv1.EnrolR
 	if err != nil {
 		return nil, err
 	}
-	select {
-	case s.turn <- struct{}{}:
-		defer func() { <-s.turn }()
-	case <-ctx.Done():
+	if err := s.enter(ctx); err != nil {
 		return nil, connect.NewError(connect.CodeUnavailable, errors.New("too many enrolments at once: try again with the same token and key"))
 	}
+	defer s.leave()
 	e, err := s.cfg.Store.RedeemJoinToken(ctx, token, key)
 	if err != nil {
 		return nil, s.refuse(ctx, err)
@@ -181,11 +184,22 @@ func (s *Service) provision(ctx context.Context, e control.Enrolment) (*enrolv1.
 	if err := s.cfg.Kafka.EnsureAgent(ctx, username, password); err != nil {
 		return nil, err
 	}
+	// Another aggregator may have revoked it since the token was redeemed, and
+	// have been quicker on Kafka.
+	switch a, err := s.cfg.Store.Agent(ctx, e.Tenant, e.Agent); {
+	case err != nil:
+		return nil, err
+	case a.Status == control.Revoked:
+		return nil, errors.Join(errRevoked, s.cfg.Kafka.RevokeAgent(ctx, username))
+	}
 	c := s.cfg.Cluster
 	return &enrolv1.KafkaAccess{
 		Brokers: c.Brokers, Topic: c.Topic, Mechanism: mechanism, Username: username, Password: password, CaPem: c.CAPEM, Tls: c.TLS,
 	}, nil
 }
+
+// errRevoked says that an agent was revoked while it was being enrolled.
+var errRevoked = errors.New("the agent has been revoked meanwhile")
 
 // Username is an agent's name on the brokers. Agents' identifiers, which the
 // control store makes, have no hyphen, so that no two agents share one.

@@ -44,12 +44,34 @@ func (b *broker) EnsureAgent(_ context.Context, username, password string) error
 	return b.err
 }
 
+func (b *broker) RevokeAgent(_ context.Context, username string) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.err == nil {
+		delete(b.passwords, username)
+	}
+	return b.err
+}
+
+func (b *broker) fail(err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.err = err
+}
+
+func (b *broker) has(username string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.passwords[username] != ""
+}
+
 type world struct {
-	store  *control.Store
-	broker *broker
-	client enrolv1connect.EnrolmentServiceClient
-	url    string
-	gate   *access.Gate
+	service *Service
+	store   *control.Store
+	broker  *broker
+	client  enrolv1connect.EnrolmentServiceClient
+	url     string
+	gate    *access.Gate
 }
 
 func newWorld(t *testing.T) world {
@@ -70,7 +92,7 @@ func newWorld(t *testing.T) world {
 	mux.Handle(s.Handler())
 	server := httptest.NewServer(mux)
 	t.Cleanup(server.Close)
-	return world{store, b, enrolv1connect.NewEnrolmentServiceClient(server.Client(), server.URL), server.URL, gate}
+	return world{s, store, b, enrolv1connect.NewEnrolmentServiceClient(server.Client(), server.URL), server.URL, gate}
 }
 
 func must(t *testing.T, err error) {
@@ -265,5 +287,76 @@ func TestRequestBounds(t *testing.T) {
 		if res.StatusCode != tc.want {
 			t.Errorf("%s: status %d %s, want %d", name, res.StatusCode, text, tc.want)
 		}
+	}
+}
+
+func TestRevokeTakesKafkaAccessAway(t *testing.T) {
+	w := newWorld(t)
+	req := request(t, w.token(t, ""), predicate.Ed25519)
+	got, err := w.enrol(t, req)
+	must(t, err)
+	agent, username := got.GetAgent(), got.GetKafka().GetUsername()
+	if err := w.service.Revoke(t.Context(), "acme", "nobody"); !errors.Is(err, control.ErrNotFound) {
+		t.Errorf("nobody: %v", err)
+	}
+	if err := w.service.Revoke(t.Context(), "rival", agent); !errors.Is(err, control.ErrNotFound) || !w.broker.has(username) {
+		t.Errorf("another tenant's agent: %v", err)
+	}
+	for range 2 {
+		must(t, w.service.Revoke(t.Context(), "acme", agent))
+	}
+	a, err := w.store.Agent(t.Context(), "acme", agent)
+	must(t, err)
+	if a.Status != control.Revoked || w.broker.has(username) {
+		t.Errorf("the agent is %s, with access %t", a.Status, w.broker.has(username))
+	}
+	if _, err := w.enrol(t, req); connect.CodeOf(err) != connect.CodeUnauthenticated || w.broker.has(username) {
+		t.Errorf("enrolled again with its old token: %v", err)
+	}
+	// A new token is a new authority.
+	_, err = w.enrol(t, request(t, w.token(t, agent), predicate.Ed25519))
+	must(t, err)
+	if !w.broker.has(username) {
+		t.Error("no access after it was enrolled anew")
+	}
+}
+
+// TestRunSettlesWhatARevocationLeft: the broker was away when the agent was
+// revoked, and is there at the next start.
+func TestRunSettlesWhatARevocationLeft(t *testing.T) {
+	w := newWorld(t)
+	var names []string
+	for range 2 {
+		got, err := w.enrol(t, request(t, w.token(t, ""), predicate.Ed25519))
+		must(t, err)
+		names = append(names, got.GetKafka().GetUsername())
+		if len(names) == 1 {
+			away := errors.New("no broker")
+			w.broker.fail(away)
+			if err := w.service.Revoke(t.Context(), "acme", got.GetAgent()); !errors.Is(err, away) {
+				t.Errorf("revoked without a broker: %v", err)
+			}
+			w.broker.fail(nil)
+		}
+	}
+	if !w.broker.has(names[0]) {
+		t.Fatal("there is nothing to settle")
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- w.service.Run(ctx) }()
+	for w.broker.has(names[0]) {
+		select {
+		case err := <-ended:
+			t.Fatal(err)
+		case <-time.After(time.Millisecond):
+		}
+	}
+	cancel()
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		t.Errorf("ended with %v", err)
+	}
+	if w.broker.has(names[0]) || !w.broker.has(names[1]) {
+		t.Errorf("revoked has access %t, active has %t", w.broker.has(names[0]), w.broker.has(names[1]))
 	}
 }

@@ -40,9 +40,10 @@ type Exposures struct {
 	Total, Critical, High, Medium, Low, Info uint64
 }
 
-// Agents counts the agents by how recently they spoke.
+// Agents counts the agents by how recently they spoke. What revoked agents say is
+// not believed, so they are counted apart.
 type Agents struct {
-	Total, Online, Stale, Never uint64
+	Total, Online, Stale, Never, Revoked uint64
 }
 
 // Rows are what a posture is made of: counts by word.
@@ -79,6 +80,8 @@ func Of(r Rows) Posture {
 			p.Agents.Online++
 		case Stale:
 			p.Agents.Stale++
+		case Revoked:
+			p.Agents.Revoked++
 		default:
 			p.Agents.Never++
 		}
@@ -102,11 +105,13 @@ func total(counts map[string]uint64) uint64 {
 type Status string
 
 // The statuses: an agent is stale when nothing has come from it for
-// StaleAfter, and never when nothing has come at all.
+// StaleAfter, and never when nothing has come at all. A revoked one's keys were
+// ended, however recently it spoke.
 const (
-	Online Status = "online"
-	Stale  Status = "stale"
-	Never  Status = "never"
+	Online  Status = "online"
+	Stale   Status = "stale"
+	Never   Status = "never"
+	Revoked Status = "revoked"
 )
 
 // StaleAfter is how long an agent may be silent. Agents send a heartbeat every

@@ -32,14 +32,14 @@ func TestOf(t *testing.T) {
 				Verdicts:   map[string]uint64{"warn": 1, "fail": 2, "error": 3},
 				Problems:   map[string]uint64{"": 5, "permission_denied": 1},
 				Severities: map[string]uint64{"critical": 1, "high": 2, "medium": 3, "low": 4, "info": 5},
-				Agents:     []Status{Online, Stale, Never, Online},
+				Agents:     []Status{Online, Stale, Never, Online, Revoked},
 			},
 			Posture{
 				Score:      score(0),
 				Artifacts:  Artifacts{Total: 6, Warn: 1, Fail: 2, Error: 3},
 				References: References{Total: 6, Unreadable: 1},
 				Exposures:  Exposures{Total: 15, Critical: 1, High: 2, Medium: 3, Low: 4, Info: 5},
-				Agents:     Agents{Total: 4, Online: 2, Stale: 1, Never: 1},
+				Agents:     Agents{Total: 5, Online: 2, Stale: 1, Never: 1, Revoked: 1},
 			},
 		},
 	}

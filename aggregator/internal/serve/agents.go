@@ -11,9 +11,6 @@ import (
 	"github.com/cavra/cavra/schemas/predicate"
 )
 
-// statusRevoked is the status of an agent whose keys were ended.
-const statusRevoked = "revoked"
-
 // Agents lists the tenant's agents as they stand.
 func (s *Service) Agents(ctx context.Context, tenant string) (AgentList, error) {
 	enrolled, err := s.cfg.Control.ListAgents(ctx, tenant)
@@ -54,7 +51,7 @@ func (s *Service) agent(e control.Agent, chains []Chain, r clickhouse.AgentRepor
 		LastSeen: moment(a.LastAt), Statements: a.Statements, Replayed: a.Replayed, Chains: chains,
 	}
 	if e.Status == control.Revoked {
-		out.Status = statusRevoked
+		out.Status = string(posture.Revoked)
 	}
 	if out.Sandbox == nil {
 		out.Sandbox = []string{}

@@ -51,10 +51,11 @@ type SeverityCounts struct {
 
 // AgentCounts counts agents by status.
 type AgentCounts struct {
-	Total  uint64 `json:"total"`
-	Online uint64 `json:"online"`
-	Stale  uint64 `json:"stale"`
-	Never  uint64 `json:"never"`
+	Total   uint64 `json:"total"`
+	Online  uint64 `json:"online"`
+	Stale   uint64 `json:"stale"`
+	Never   uint64 `json:"never"`
+	Revoked uint64 `json:"revoked"`
 }
 
 // StatementOutcome counts messages by what became of them.

@@ -106,6 +106,11 @@ func (f *Fleet) Token(tenant, name string, scopes ...access.Scope) string {
 	return secret
 }
 
+// Revoke revokes an agent, where there are no brokers to tell.
+func (f *Fleet) Revoke(ctx context.Context, tenant, agent string) error {
+	return f.Store.RevokeAgent(ctx, tenant, agent)
+}
+
 // feed takes messages in as one plan does, as if they had arrived then.
 func (f *Fleet) feed(at time.Time, messages ...[]byte) {
 	f.tb.Helper()

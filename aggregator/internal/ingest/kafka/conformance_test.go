@@ -280,7 +280,8 @@ func testAgentRights(t *testing.T, b broker) {
 	if err := a.EnsureAgent(ctx, "agent-1", rotated); err != nil {
 		t.Fatal(err)
 	}
-	write(t, writer(t, b, cfg.Topic, "agent-1", rotated, 0), statements(3, 1)...)
+	connected := writer(t, b, cfg.Topic, "agent-1", rotated, 0)
+	write(t, connected, statements(3, 1)...)
 	for range 2 {
 		if err := a.RevokeAgent(ctx, "agent-1"); err != nil {
 			t.Fatal(err)
@@ -293,6 +294,15 @@ func testAgentRights(t *testing.T, b broker) {
 		}
 		return nil
 	})
+	// Nor on the connection that it has.
+	err = connected.WriteMessages(ctx, statements(9, 1)...)
+	var each kafkago.WriteErrors
+	if errors.As(err, &each) {
+		err = errors.Join(each...)
+	}
+	if !errors.Is(err, kafkago.TopicAuthorizationFailed) && !errors.Is(err, kafkago.SASLAuthenticationFailed) {
+		t.Errorf("agent wrote on an open connection after it was revoked: %v", err)
+	}
 }
 
 // produceBlindly sends a produce request whatever the metadata say.

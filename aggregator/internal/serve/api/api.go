@@ -38,12 +38,18 @@ type Config struct {
 	Service *serve.Service
 	Gate    *access.Gate
 	Control *control.Store
+	Agents  Agents
 	// Ready says what keeps the aggregator from doing its work.
 	Ready   func(context.Context) error
 	Version string
 	Log     *slog.Logger
 	// Now is the clock; nil is time.Now.
 	Now func() time.Time
+}
+
+// Agents ends agents: their keys and their access to Kafka.
+type Agents interface {
+	Revoke(ctx context.Context, tenant, agent string) error
 }
 
 // operations registers every operation of the API.
@@ -57,8 +63,8 @@ type operations struct {
 // New returns the handler of /v1/, and without a login of /openapi.json, /openapi.yaml, /healthz and
 // /readyz.
 func New(cfg Config) (http.Handler, error) {
-	if cfg.Service == nil || cfg.Gate == nil || cfg.Control == nil || cfg.Ready == nil || cfg.Log == nil {
-		return nil, errors.New("api: service, gate, control store, readiness and logger are all required")
+	if cfg.Service == nil || cfg.Gate == nil || cfg.Control == nil || cfg.Agents == nil || cfg.Ready == nil || cfg.Log == nil {
+		return nil, errors.New("api: service, gate, control store, agents, readiness and logger are all required")
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now

@@ -39,7 +39,7 @@ type client struct {
 func newClient(tb testing.TB, f *servetest.Fleet) *client {
 	tb.Helper()
 	h, err := New(Config{
-		Service: f.Service, Gate: f.Gate, Control: f.Store, Ready: f.Store.Ping, Version: "test",
+		Service: f.Service, Gate: f.Gate, Control: f.Store, Agents: f, Ready: f.Store.Ping, Version: "test",
 		Log: slog.New(slog.NewTextHandler(tb.Output(), nil)), Now: f.Clock,
 	})
 	if err != nil {
@@ -93,6 +93,8 @@ func sample(f *servetest.Fleet, o operation, n int) (target, body string) {
 	switch o.op.OperationID {
 	case "create-join-token":
 		body = `{"ttl_seconds":60,"agent_name":"x"}`
+	case "revoke-agent":
+		target = strings.Replace(target, f.Agents["notebook"], f.Agents["lost-laptop"], 1)
 	case "create-token":
 		body = fmt.Sprintf(`{"name":"made-%d","scopes":["tokens:write"]}`, n)
 	}
@@ -211,7 +213,7 @@ func figuresAreTheFleets(t *testing.T, f *servetest.Fleet) {
 	want := serve.Posture{
 		Tenant: access.DefaultTenant, AsOf: f.Now, Score: &score, ScoreDefinition: p.ScoreDefinition,
 		Artifacts: serve.ArtifactCounts{Total: 10, Pass: 4, Warn: 1, Fail: 2, Error: 2, Unassessed: 1}, References: serve.ReferenceCounts{Total: 14, Unreadable: 1},
-		Exposures: serve.SeverityCounts{Total: 14, Critical: 2, High: 3, Medium: 6, Low: 3}, Agents: serve.AgentCounts{Total: 5, Online: 2, Stale: 1, Never: 2},
+		Exposures: serve.SeverityCounts{Total: 14, Critical: 2, High: 3, Medium: 6, Low: 3}, Agents: serve.AgentCounts{Total: 5, Online: 2, Stale: 1, Never: 1, Revoked: 1},
 		Statements: serve.StatementOutcome{Linked: 20, Early: 1, Forked: 1, Replayed: 1, Refused: 1},
 	}
 	if diff := cmp.Diff(want, p); diff != "" {
@@ -420,7 +422,7 @@ func TestOpenToEverybody(t *testing.T) {
 	f := servetest.Empty(t)
 	down := errors.New("the database at 10.1.2.3 is gone")
 	ready := error(nil)
-	h, err := New(Config{Service: f.Service, Gate: f.Gate, Control: f.Store, Ready: func(context.Context) error { return ready }, Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	h, err := New(Config{Service: f.Service, Gate: f.Gate, Control: f.Store, Agents: f, Ready: func(context.Context) error { return ready }, Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -77,6 +77,14 @@ func (o operations) agents() {
 			doc, err := o.cfg.Service.Agent(ctx, p.Tenant, in.ID)
 			return &body[serve.Agent]{doc}, err
 		})
+	add(o, access.Admin, huma.Operation{
+		OperationID: "revoke-agent", Method: http.MethodPost, Path: "/v1/agents/{id}/revoke", Summary: "Revoke an agent",
+		Description: "Ends its keys, the join tokens made for it and its access to Kafka. What it has signed and what has not been taken in yet is refused from then on. " +
+			"A join token that is made for it later brings it back. After an error, ask again.",
+		Tags: []string{"agents"}, DefaultStatus: http.StatusNoContent,
+	}, func(ctx context.Context, p access.Principal, in *agentPath) (*none, error) {
+		return nil, o.cfg.Agents.Revoke(ctx, p.Tenant, in.ID)
+	})
 	add(o, access.QuarantineRead, get("list-quarantine", "/v1/quarantine", "Quarantine", "What was refused, and why; the latest first.", "agents"),
 		func(ctx context.Context, p access.Principal, in *quarantineQuery) (*body[serve.RefusedList], error) {
 			var doc serve.RefusedList

@@ -34,7 +34,7 @@ func newSite(tb testing.TB, f *servetest.Fleet) http.Handler {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	answers, err := api.New(api.Config{Service: f.Service, Gate: f.Gate, Control: f.Store, Ready: f.Store.Ping, Version: "test", Log: log})
+	answers, err := api.New(api.Config{Service: f.Service, Gate: f.Gate, Control: f.Store, Agents: f, Ready: f.Store.Ping, Version: "test", Log: log})
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -30,7 +31,7 @@ func TestMain(m *testing.M) { os.Exit(enginetest.Main(m)) }
 func running(t *testing.T, f *servetest.Fleet, change func(*http.Request)) []string {
 	t.Helper()
 	handler, err := api.New(api.Config{
-		Service: f.Service, Gate: f.Gate, Control: f.Store, Ready: f.Store.Ping, Version: "test",
+		Service: f.Service, Gate: f.Gate, Control: f.Store, Agents: f, Ready: f.Store.Ping, Version: "test",
 		Log: slog.New(slog.NewTextHandler(t.Output(), nil)), Now: f.Clock,
 	})
 	if err != nil {
@@ -111,5 +112,37 @@ func TestExportFollowsThePages(t *testing.T) {
 	}
 	if _, err := os.Stat(file + ".2"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a failed export left a file: %v", err)
+	}
+}
+
+func TestAgentsRevoke(t *testing.T) {
+	f := servetest.Start(t)
+	flags := running(t, f, nil)
+	if _, err := run(t, append([]string{"agents", "revoke", f.Agents["notebook"]}, flags...)...); err != nil {
+		t.Fatal(err)
+	}
+	var p *problem
+	if _, err := run(t, append([]string{"agents", "revoke", f.Agents["elsewhere"]}, flags...)...); !errors.As(err, &p) || p.Status != http.StatusNotFound {
+		t.Errorf("another tenant's agent: %v", err)
+	}
+	raw, err := run(t, append([]string{"agents", "--format", "json"}, flags...)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var list serve.AgentList
+	if err := json.Unmarshal([]byte(raw), &list); err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]string{}
+	for _, a := range list.Agents {
+		got[a.Name] = a.Status
+	}
+	want := map[string]string{"gpu-node-7": "online", "notebook": "revoked", "ci-runner": "stale", "new-here": "never", "lost-laptop": "revoked"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("statuses (-want +got):\n%s", diff)
+	}
+	shown, err := run(t, append([]string{"posture"}, flags...)...)
+	if err != nil || !strings.Contains(shown, "2 revoked") {
+		t.Errorf("posture: %v\n%s", err, shown)
 	}
 }
