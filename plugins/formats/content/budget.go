@@ -36,7 +36,7 @@ func DefaultLimits() Limits {
 		Depth:           8,
 		Members:         50_000,
 		Inflated:        512 << 20,
-		InflatedPerByte: 16,
+		InflatedPerByte: 8,
 		Held:            96 << 20,
 		Ratio:           400,
 		RatioFrom:       64 << 20,
@@ -68,13 +68,19 @@ type Budget struct {
 // NewBudget begins a budget.
 func NewBudget(l Limits) *Budget { return &Budget{Limits: l, found: make(map[string]int)} }
 
-func (b *Budget) descend(depth int) predicate.Reason {
+// descend draws on the budget for content of size bytes at a depth. What is looked
+// at costs as much as what is decompressed, so that members that share their
+// bytes do not cost without end.
+func (b *Budget) descend(depth int, size int64) predicate.Reason {
 	if depth > b.Depth {
 		return predicate.LimitDepth
 	}
 	b.members++
 	if b.members > b.Members {
 		return predicate.LimitMembers
+	}
+	if !b.Inflate(size) {
+		return predicate.LimitBytes
 	}
 	return ""
 }

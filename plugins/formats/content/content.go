@@ -180,7 +180,7 @@ func (v *Visit) Enter(ctx context.Context, s Span) (Outcome, error) {
 
 // EnterWith is Enter for a span whose format is given.
 func (v *Visit) EnterWith(ctx context.Context, s Span, scan func(context.Context, *Visit) error) (Outcome, error) {
-	if why := v.Budget.descend(v.Depth + 1); why != "" {
+	if why := v.Budget.descend(v.Depth+1, s.Size); why != "" {
 		v.Unread(s.Start, s.End, why)
 		v.Found("archive.limit", "archive", s.Start, string(why))
 		return Outcome{Format: scanner.Unknown}, nil

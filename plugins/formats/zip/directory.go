@@ -46,12 +46,19 @@ type directory struct {
 	// start and end are the extent of the entries; tail is the beginning of the
 	// first end record, and fileEnd the end of the last one with its comment.
 	start, end, tail, fileEnd int64
+	// comment is where the comment begins that goes on to fileEnd.
+	comment int64
+	// records are the end records.
+	records []extent
 	// shift is what has to be added to the offsets that the archive states.
 	shift   int64
 	count   uint64
 	entries []*entry
 	// cut is set when the entries could not be read to their end.
 	cut bool
+	// tooMany is set when there are more entries than the scan takes, and disks
+	// when the archive says that it is one part of several.
+	tooMany, disks bool
 }
 
 // entry is a member as the central directory has it, and later its local header.
@@ -70,6 +77,11 @@ type entry struct {
 	listedAt      int64
 	disagrees     bool
 	noSum         bool // the checksum is not known
+	open          bool // no header states the size
+	// otherName is one that an extra field has, for readers that know it.
+	otherName string
+	// local is the member as its local header has it.
+	local *entry
 }
 
 func (e *entry) isDir() bool { return strings.HasSuffix(e.name, "/") && e.size == 0 && e.packed == 0 }
@@ -96,7 +108,9 @@ func readDirectory(ctx context.Context, v *content.Visit) (*directory, error) {
 	if at < 0 || err != nil {
 		return nil, err
 	}
-	d := &directory{tail: at, fileEnd: at + sizeEnd + int64(binary.LittleEndian.Uint16(rec[20:]))}
+	d := &directory{tail: at, comment: at + sizeEnd, fileEnd: at + sizeEnd + int64(binary.LittleEndian.Uint16(rec[20:]))}
+	d.records = []extent{{at, at + sizeEnd}}
+	d.disks = string(rec[4:8]) != "\x00\x00\x00\x00" && string(rec[4:8]) != "\xff\xff\xff\xff" || rec[8] != rec[10] || rec[9] != rec[11]
 	d.count = uint64(binary.LittleEndian.Uint16(rec[10:]))
 	size, offset := uint64(binary.LittleEndian.Uint32(rec[12:])), uint64(binary.LittleEndian.Uint32(rec[16:]))
 	if d.count == 0xffff || size == 0xffffffff || offset == 0xffffffff {
@@ -164,6 +178,7 @@ func (d *directory) end64(v *content.Visit, at int64, size, offset uint64) (uint
 		return 0, 0, err
 	}
 	d.tail = rec
+	d.records = append(d.records, extent{rec, rec + sizeEnd64}, extent{loc, loc + sizeLocator64})
 	d.count = binary.LittleEndian.Uint64(r[32:])
 	return binary.LittleEndian.Uint64(r[40:]), binary.LittleEndian.Uint64(r[48:]), nil
 }
@@ -176,6 +191,10 @@ func (d *directory) readEntries(ctx context.Context, v *content.Visit, size int6
 	for at := 0; at < len(b); {
 		if err := ctx.Err(); err != nil {
 			return fmt.Errorf("read zip directory: %w", err)
+		}
+		if int64(len(d.entries)) >= v.Budget.Members {
+			d.tooMany = true
+			return nil
 		}
 		e, n := parseEntry(b[at:])
 		if n == 0 {
@@ -209,7 +228,9 @@ func parseEntry(b []byte) (*entry, int) {
 		external: le.Uint32(b[38:]), name: string(b[sizeCentral : sizeCentral+name]),
 	}
 	sizes := [3]uint64{uint64(le.Uint32(b[24:])), uint64(le.Uint32(b[20:])), uint64(le.Uint32(b[42:]))}
-	zip64(b[sizeCentral+name:sizeCentral+name+extra], sizes[:])
+	fields := b[sizeCentral+name : sizeCentral+name+extra]
+	zip64(fields, sizes[:])
+	e.otherName = unicodeName(fields)
 	for _, s := range sizes {
 		if s > 1<<62 {
 			return nil, 0
@@ -239,4 +260,19 @@ func zip64(extra []byte, sizes []uint64) {
 		}
 		extra = extra[4+n:]
 	}
+}
+
+// unicodeName is the name in Info-ZIP's field 0x7075, which some readers prefer.
+func unicodeName(extra []byte) string {
+	for len(extra) >= 4 {
+		id, n := binary.LittleEndian.Uint16(extra), int(binary.LittleEndian.Uint16(extra[2:]))
+		if n > len(extra)-4 {
+			return ""
+		}
+		if id == 0x7075 && n > 5 {
+			return string(extra[4+5 : 4+n])
+		}
+		extra = extra[4+n:]
+	}
+	return ""
 }

@@ -41,6 +41,9 @@ func (e *entry) readLocal(v *content.Visit, limit int64) error {
 	flags, method := le.Uint16(b[6:]), le.Uint16(b[8:])
 	sizes := [3]uint64{uint64(le.Uint32(b[22:])), uint64(le.Uint32(b[18:])), 0}
 	zip64(rest[nameLen:], sizes[:])
+	if name := unicodeName(rest[nameLen:]); name != "" {
+		e.otherName = name
+	}
 	const binding = flagEncrypted | flagDescriptor
 	e.disagrees = e.localName != e.name || method != e.method || (flags^e.flags)&binding != 0
 	// With a descriptor, the sizes may be left at 0, both or either.
@@ -50,9 +53,29 @@ func (e *entry) readLocal(v *content.Visit, limit int64) error {
 	}
 	if flags&flagDescriptor == 0 {
 		e.disagrees = e.disagrees || le.Uint32(b[14:]) != e.crc
-		return nil
+	} else if err := e.readDescriptor(v, limit); err != nil {
+		return err
 	}
-	return e.readDescriptor(v, limit)
+	if e.disagrees {
+		e.local = e.asLocal(flags, method, le.Uint32(b[14:]), sizes, limit)
+	}
+	return nil
+}
+
+// asLocal is the member by its local header alone, where that can be read.
+func (e *entry) asLocal(flags, method uint16, sum uint32, sizes [3]uint64, limit int64) *entry {
+	l := *e
+	l.name, l.flags, l.method, l.crc = e.localName, flags, method, sum
+	open := flags&flagDescriptor != 0
+	if !open || sizes[0] != 0 || sizes[1] != 0 {
+		room := uint64(limit - e.data)
+		l.size, l.packed = int64(min(sizes[0], 1<<62)), int64(min(sizes[1], room))
+	}
+	l.noSum = open
+	l.dataEnd = l.data + l.packed
+	l.end = l.dataEnd
+	l.disagrees = false
+	return &l
 }
 
 // readDescriptor finds the data descriptor after the data: with or without its
@@ -113,12 +136,12 @@ func localOnly(v *content.Visit, at, end int64) (*entry, error) {
 		header: at, data: data, noSum: le.Uint16(b[6:])&flagDescriptor != 0,
 	}
 	room := uint64(end - data)
-	e.packed, e.size = int64(min(sizes[1], room)), int64(min(sizes[0], uint64(v.Budget.Held)))
-	if e.flags&flagDescriptor != 0 && e.packed == 0 || sizes[1] > room {
-		e.packed, e.size = int64(room), int64(room)
-		if e.method == methodDeflate {
-			e.size = v.Budget.Held / 2
-		}
+	e.packed, e.size = int64(min(sizes[1], room)), int64(min(sizes[0], 1<<62))
+	e.open = e.flags&flagDescriptor != 0 && e.packed == 0
+	if e.open || sizes[1] > room {
+		e.packed, e.size = int64(room), int64(min(sizes[0], 1<<62))
+		e.noSum = true
+		e.open = true
 	}
 	e.dataEnd = e.data + e.packed
 	e.end = e.dataEnd

@@ -12,12 +12,10 @@
 package zip
 
 import (
-	"cmp"
 	"context"
 	"hash/crc32"
 	"io"
 	"path"
-	"slices"
 	"strings"
 
 	"github.com/cavra/cavra/schemas/predicate"
@@ -32,6 +30,8 @@ const (
 	IDZip   = "zip"
 	IDTorch = "torch-zip"
 	IDNpz   = "npz"
+	// IDScript is TorchScript, whose source torch compiles.
+	IDScript = "torchscript"
 )
 
 // where is the location class of findings about an archive.
@@ -63,31 +63,52 @@ func (Format) IdentifyBeside(ctx context.Context, v *content.Visit) (bool, error
 type archive struct {
 	*content.Visit
 	dir *directory
-	// formats are those of the members so far; npz is told by them.
+	// arrays and others count the members so far; npz is told by them.
 	arrays, others int
+	// beside is set when the content is of another format too, by which its
+	// beginning has been scanned.
+	beside bool
+	// listed are the members of the directory, by where and how they lie.
+	listed map[placement]bool
+	// again counts the entries of directories that are not in force.
+	again int
+}
+
+// placement is where a member lies and how it is read.
+type placement struct {
+	header, packed, size int64
+	method, flags        uint16
+}
+
+func (e *entry) placement() placement {
+	return placement{e.header, e.packed, e.size, e.method, e.flags & flagEncrypted}
 }
 
 // Scan implements content.Format.
 func (Format) Scan(ctx context.Context, v *content.Visit) error {
+	a := &archive{Visit: v, beside: v.Format != "", listed: make(map[placement]bool)}
 	v.Format = IDZip
 	d, err := readDirectory(ctx, v)
 	if err != nil {
 		return err
 	}
-	a := &archive{Visit: v, dir: d}
+	a.dir = d
 	if d == nil {
 		v.Found("archive.malformed", where, 0, "no central directory")
 		a.dir = &directory{start: v.Size, end: v.Size, tail: v.Size, fileEnd: v.Size}
 		v.Unread(v.Size, v.Size, predicate.Truncated)
 		return a.gaps(ctx, nil)
 	}
-	a.checkDirectory()
+	if err := a.checkDirectory(ctx); err != nil {
+		return err
+	}
 	for _, e := range d.entries {
 		if err := e.readLocal(v, v.Size); err != nil {
 			return err
 		}
 		a.checkEntry(e)
 	}
+	a.dropOverlaps()
 	a.checkNames()
 	if err := a.members(ctx); err != nil {
 		return err
@@ -95,11 +116,18 @@ func (Format) Scan(ctx context.Context, v *content.Visit) error {
 	return a.gaps(ctx, d.entries)
 }
 
-func (a *archive) checkDirectory() {
+func (a *archive) checkDirectory(ctx context.Context) error {
 	d := a.dir
 	if d.cut {
 		a.Found("archive.malformed", where, d.start, "the directory does not hold what it says")
 		a.Unread(d.start, d.start, predicate.Malformed)
+	}
+	if d.tooMany {
+		a.Limited(where, d.start, d.end, predicate.LimitMembers)
+	}
+	if d.disks {
+		a.Found("archive.malformed", where, d.tail, "a part of several")
+		a.Unread(d.tail, d.tail, predicate.Malformed)
 	}
 	if d.shift != 0 {
 		a.Found("archive.malformed", where, 0, "offsets do not count from the beginning")
@@ -109,14 +137,24 @@ func (a *archive) checkDirectory() {
 	} else {
 		a.Unread(d.start, d.end, predicate.LimitBytes)
 	}
-	a.Parsed(d.tail, min(d.fileEnd, a.Size))
+	comment := min(d.comment, a.Size)
+	for _, r := range d.records {
+		a.Parsed(r.start, r.end)
+	}
 	if d.fileEnd > a.Size {
 		a.Found("archive.malformed", where, d.tail, "comment is cut short")
 	}
+	if end := min(d.fileEnd, a.Size); end > comment {
+		if _, err := a.Enter(ctx, a.Part(comment, end)); err != nil {
+			return err
+		}
+	}
 	if d.fileEnd < a.Size {
 		a.Found("archive.entry.hidden", where, d.fileEnd, "bytes follow the end of the archive")
-		a.Unread(d.fileEnd, a.Size, predicate.Unclaimed)
+		_, err := a.Enter(ctx, a.Part(d.fileEnd, a.Size))
+		return err
 	}
+	return nil
 }
 
 func (a *archive) checkEntry(e *entry) {
@@ -127,6 +165,13 @@ func (a *archive) checkEntry(e *entry) {
 	case e.disagrees:
 		a.Found("archive.malformed", where, e.header, e.String(), "local header and directory disagree")
 	}
+	if strings.HasSuffix(e.name, "/") && !e.isDir() {
+		a.Found("archive.malformed", where, e.listedAt, e.String(), "a folder with content")
+	}
+	if e.otherName != "" && e.otherName != e.name {
+		a.Found("archive.malformed", where, e.listedAt, e.String(), "a second name in its extra field")
+	}
+	a.listed[e.placement()] = true
 	if content.Leaves(e.name) || content.Leaves(e.localName) {
 		a.Found("archive.entry.path", where, e.listedAt, e.String())
 	}
@@ -162,6 +207,9 @@ func (a *archive) members(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		if err := a.variant(ctx, e); err != nil {
+			return err
+		}
 		folder := path.Dir(e.name)
 		was, twice := torch[folder]
 		torch[folder] = out.Complete && out.Format == pickle.ID && (was || !twice)
@@ -174,23 +222,57 @@ func (a *archive) members(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		if err := a.variant(ctx, e); err != nil {
+			return err
+		}
 		if out.Format == "npy" {
 			a.arrays++
 		} else if !e.isDir() {
 			a.others++
 		}
 	}
-	if a.Format == IDZip && a.arrays > 0 && a.others == 0 {
+	switch {
+	case a.Format == IDZip && a.arrays > 0 && a.others == 0:
 		a.Format = IDNpz
+	case a.Format == IDTorch && a.isScript():
+		a.Format = IDScript
 	}
 	return nil
+}
+
+// isScript reports whether the archive is TorchScript: source beside constants.
+func (a *archive) isScript() bool {
+	constants, code := make(map[string]bool), make(map[string]bool)
+	for _, e := range a.dir.entries {
+		top := root(e.name)
+		constants[top] = constants[top] || path.Base(e.name) == "constants.pkl"
+		code[top] = code[top] || strings.HasPrefix(e.name, top+"/code/") && strings.HasSuffix(e.name, ".py")
+	}
+	for top := range code {
+		if code[top] && constants[top] {
+			return true
+		}
+	}
+	return false
+}
+
+// variant scans a member as its local header has it, where that disagrees with
+// the directory.
+func (a *archive) variant(ctx context.Context, e *entry) error {
+	if !e.disagrees || e.local == nil || e.local.placement() == e.placement() || a.listed[e.local.placement()] {
+		return nil
+	}
+	a.listed[e.local.placement()] = true
+	_, err := a.member(ctx, e.local)
+	return err
 }
 
 // rest scans a member by the place that it has in a torch archive, or by its
 // content.
 func (a *archive) rest(ctx context.Context, e *entry, torch map[string]bool) (content.Outcome, error) {
 	folder, base := path.Split(e.name)
-	if _, ok := torch[root(e.name)]; ok && a.Format == IDTorch && strings.Contains(e.name, "code/") {
+	if _, ok := torch[root(e.name)]; ok && a.Format == IDTorch && strings.Contains(e.name, "code/") &&
+		e.method == methodStored && e.packed == e.size && e.flags&flagEncrypted == 0 {
 		return a.code(ctx, e)
 	}
 	if e.method == methodStored && e.flags&flagEncrypted == 0 && !e.disagrees && e.packed == e.size && isNumber(base) &&
@@ -263,7 +345,10 @@ func (a *archive) member(ctx context.Context, e *entry) (content.Outcome, error)
 		a.Found("archive.entry.encrypted", where, e.header, e.String())
 		a.Unread(e.data, e.dataEnd, predicate.Encrypted)
 		a.Unread(e.data, e.data, predicate.Encrypted)
+		return a.asPlain(ctx, e)
 	case e.isDir():
+	case e.isSymlink():
+		return a.link(ctx, e)
 	case e.method == methodStored:
 		return a.plain(ctx, e)
 	default:
@@ -295,6 +380,51 @@ func codecOf(e *entry) (unpack.Codec, bool) {
 		return unpack.XZ(), true
 	}
 	return unpack.Codec{}, false
+}
+
+// asPlain scans a member as if it were not encrypted, for readers that do not
+// look at the flag. What is truly encrypted shows nothing then.
+func (a *archive) asPlain(ctx context.Context, e *entry) (content.Outcome, error) {
+	codec, coded := codecOf(e)
+	switch {
+	case e.method == methodStored:
+		return a.Enter(ctx, a.stored(e))
+	case !coded:
+		return content.Outcome{}, nil
+	}
+	c, err := unpack.Read(ctx, a.Budget, codec, io.NewSectionReader(a.Bytes, e.data, e.packed), e.packed, e.size)
+	if err != nil {
+		return content.Outcome{}, err
+	}
+	whole := c.Fault == nil
+	if err := c.Close(); err != nil || !whole {
+		return content.Outcome{}, err
+	}
+	return a.packed(ctx, e, codec)
+}
+
+// maxLink bounds the target of a symbolic link, in bytes.
+const maxLink = 4096
+
+// link looks at where a symbolic link leads, and scans it like any member.
+func (a *archive) link(ctx context.Context, e *entry) (content.Outcome, error) {
+	if e.method == methodStored {
+		target := make([]byte, min(e.packed, maxLink))
+		if err := content.ReadFull(a.Bytes, target, e.data); err != nil {
+			return content.Outcome{}, err
+		}
+		if content.LinkLeaves(e.name, string(target)) {
+			a.Found("archive.entry.path", where, e.header, e.String(), string(target))
+		}
+		return a.plain(ctx, e)
+	}
+	a.Found("archive.malformed", where, e.header, e.String(), "a link that is compressed")
+	if codec, ok := codecOf(e); ok {
+		return a.packed(ctx, e, codec)
+	}
+	a.Unread(e.data, e.dataEnd, predicate.UnsupportedCompression)
+	a.Unread(e.data, e.data, predicate.UnsupportedCompression)
+	return content.Outcome{}, nil
 }
 
 // checksumUpTo is the size up to which a stored member's checksum is compared.
@@ -338,79 +468,4 @@ func (a *archive) packed(ctx context.Context, e *entry, codec unpack.Codec) (con
 		_, err = a.Enter(ctx, a.Part(r.End, e.dataEnd))
 	}
 	return r.Outcome, err
-}
-
-// extent is a part of the archive that a record accounts for.
-type extent struct {
-	start, end int64
-	member     *entry
-}
-
-// gaps looks at every byte that no record accounts for, and at records that
-// share bytes.
-func (a *archive) gaps(ctx context.Context, entries []*entry) error {
-	used := []extent{{a.dir.start, a.dir.end, nil}, {a.dir.tail, max(a.dir.tail, min(a.dir.fileEnd, a.Size)), nil}}
-	for _, e := range entries {
-		if e.bad == "" {
-			used = append(used, extent{e.header, e.end, e})
-		}
-	}
-	slices.SortStableFunc(used, func(x, y extent) int { return cmp.Or(cmp.Compare(x.start, y.start), cmp.Compare(x.end, y.end)) })
-	at := int64(0)
-	for _, u := range used {
-		if u.start < at && u.end > u.start {
-			a.Found("archive.malformed", where, u.start, "records overlap")
-		}
-		if u.start > at {
-			if err := a.gap(ctx, at, u.start); err != nil {
-				return err
-			}
-		}
-		at = max(at, u.end)
-	}
-	return nil
-}
-
-// gap looks at bytes between the records. Zeros are padding; anything else is
-// hidden from readers that go by the directory, and what looks like a member
-// there is scanned all the same.
-func (a *archive) gap(ctx context.Context, start, end int64) error {
-	zero, err := a.IsZero(ctx, start, end)
-	if err != nil {
-		return err
-	}
-	if zero {
-		a.Parsed(start, end)
-		return nil
-	}
-	if a.dir.start < a.Size {
-		a.Found("archive.entry.hidden", where, start)
-	}
-	for at := start; at < end; {
-		next, err := a.hidden(ctx, at, end)
-		if err != nil {
-			return err
-		}
-		if next == at {
-			a.Unread(at, end, predicate.Unclaimed)
-			return nil
-		}
-		at = next
-	}
-	return nil
-}
-
-// hidden scans a member that only its local header names, and returns where it
-// ends, or at when there is none.
-func (a *archive) hidden(ctx context.Context, at, end int64) (int64, error) {
-	_, ok, err := hasSignature(a.Visit, at, sigLocal)
-	if !ok || err != nil || at+sizeLocal > end {
-		return at, err
-	}
-	e, err := localOnly(a.Visit, at, end)
-	if err != nil || e == nil {
-		return at, err
-	}
-	_, err = a.member(ctx, e)
-	return e.end, err
 }
