@@ -132,6 +132,27 @@ type Finding struct {
 	Title    string             `json:"title"`
 	Location Location           `json:"location"`
 	Evidence []string           `json:"evidence,omitempty"`
+	// Accepted is set when the people who scan know the finding and accept it;
+	// the artifact's verdict is the same with and without it.
+	Accepted *Acceptance `json:"accepted,omitempty"`
+}
+
+// By is what accepts a finding.
+type By string
+
+// What accepts findings: an earlier report, or an entry of a policy file.
+const (
+	ByBaseline    By = "baseline"
+	BySuppression By = "suppression"
+)
+
+// Acceptance says by what a finding is accepted; a suppression also why, by
+// whom, and until which day (2006-01-02, UTC).
+type Acceptance struct {
+	By     By     `json:"by"`
+	Reason string `json:"reason,omitempty"`
+	Owner  string `json:"owner,omitempty"`
+	Until  string `json:"until,omitempty"`
 }
 
 // Location is a place in an artifact: a member, empty for the artifact itself,

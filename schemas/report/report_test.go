@@ -41,7 +41,10 @@ func sample() Report {
 			Path: "a", Digest: predicate.ZeroDigest, Format: "pickle", Verdict: predicate.Pass,
 			Coverage: Coverage{Complete: true, Gaps: []Gap{}},
 			Imports:  []Import{{Module: "m", Name: "n", How: predicate.ByGlobal, Judged: predicate.JudgedHarmless}},
-			Findings: []Finding{{Rule: "r", Class: "c", Severity: predicate.Low, Title: "t", Location: Location{Class: "pickle"}}},
+			Findings: []Finding{{
+				Rule: "r", Class: "c", Severity: predicate.Low, Title: "t", Location: Location{Class: "pickle"},
+				Accepted: &Acceptance{By: BySuppression, Reason: "known", Owner: "ml", Until: "2026-12-31"},
+			}},
 			Children: []Child{{Member: "m", Format: "pickle", Size: 1}},
 		}},
 		Bundles:  []Bundle{{Path: "b", Digest: predicate.ZeroDigest, Files: 1, Verdict: predicate.Pass}},

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/cavra/cavra/agent/internal/inspect"
+	"github.com/cavra/cavra/agent/internal/policy"
 	"github.com/cavra/cavra/agent/internal/report"
 	"github.com/cavra/cavra/schemas/predicate"
 	schema "github.com/cavra/cavra/schemas/report"
@@ -26,6 +27,7 @@ import (
 
 type scanOptions struct {
 	format, output, failOn, pluginDir string
+	policy, baseline                  string
 	allowIncomplete, quiet            bool
 	jobs                              int
 	timeout                           time.Duration
@@ -41,7 +43,7 @@ the extension, since content decides what a file is. Nothing leaves the machine.
 
 Exit codes, the first that applies:
     2  wrong usage or configuration
-    1  something is at or above --fail-on
+    1  something is at or above --fail-on, and neither the policy nor the baseline accepts it
     3  something could not be fully scanned (--allow-incomplete turns this off)
     0  otherwise
   130  interrupted; nothing was written`,
@@ -49,7 +51,9 @@ Exit codes, the first that applies:
   cavra scan --format json model.pt        the contract for other programs
   cavra scan --format sarif --output cavra.sarif .
   cavra scan --format html --output report.html ~/models   a page that stands alone
-  cavra scan --fail-on fail --allow-incomplete .   in a build that only blocks what is certain`,
+  cavra scan --fail-on fail --allow-incomplete .   in a build that only blocks what is certain
+  cavra scan --baseline report.json .      only what that report does not have fails
+  cavra scan --policy cavra-policy.yaml .  thresholds, and findings accepted with a reason and an end`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return errors.New("scan what? Give one PATH at least (see: cavra scan --help)")
@@ -60,7 +64,11 @@ Exit codes, the first that applies:
 			if err := o.validate(); err != nil {
 				return err
 			}
-			return scan(cmd, o, args)
+			d, err := o.decisions(cmd.Flags().Changed)
+			if err != nil {
+				return err
+			}
+			return scan(cmd, o, d, args)
 		},
 	}
 	f := cmd.Flags()
@@ -68,6 +76,8 @@ Exit codes, the first that applies:
 	f.StringVarP(&o.output, "output", "o", "", "write to this `FILE`, which is replaced as a whole")
 	f.StringVar(&o.failOn, "fail-on", "warn", "exit with 1 on this verdict or a worse one: warn, fail or never")
 	f.BoolVar(&o.allowIncomplete, "allow-incomplete", false, "do not exit with 3 when something could not be fully scanned")
+	f.StringVar(&o.policy, "policy", "", "thresholds and suppressions, a YAML `FILE`; --fail-on and --allow-incomplete go before it")
+	f.StringVar(&o.baseline, "baseline", "", "accept the findings that this `FILE` has, an earlier --format json")
 	f.IntVarP(&o.jobs, "jobs", "j", runtime.NumCPU(), "how many files are scanned at a time")
 	f.DurationVar(&o.timeout, "timeout", inspect.DefaultTimeout, "what one file may take")
 	f.StringVar(&o.pluginDir, "plugin-dir", "", "where the plugin programs are (default: beside this program)")
@@ -78,9 +88,6 @@ Exit codes, the first that applies:
 func (o scanOptions) validate() error {
 	if writers[o.format] == nil {
 		return fmt.Errorf("--format %q: want table, json, sarif, cyclonedx or html", o.format)
-	}
-	if !slices.Contains([]string{"warn", "fail", "never"}, o.failOn) {
-		return fmt.Errorf("--fail-on %q: want warn, fail or never", o.failOn)
 	}
 	const most = 256
 	if o.jobs < 1 || o.jobs > most {
@@ -99,6 +106,37 @@ func (o scanOptions) validate() error {
 		return fmt.Errorf("--output %s: its folder does not exist: make it first", o.output)
 	}
 	return nil
+}
+
+// decisions are what the user has decided of results beforehand.
+type decisions struct {
+	policy   policy.Policy
+	baseline *policy.Baseline
+}
+
+// decisions reads the policy and the baseline. What the command line says itself
+// goes before the file.
+func (o scanOptions) decisions(said func(flag string) bool) (decisions, error) {
+	d := decisions{policy: policy.Default()}
+	var err error
+	if o.policy != "" {
+		if d.policy, err = policy.Load(o.policy); err != nil {
+			return d, err
+		}
+	}
+	if o.policy == "" || said("fail-on") {
+		d.policy.FailOn = o.failOn
+	}
+	if o.policy == "" || said("allow-incomplete") {
+		d.policy.AllowIncomplete = o.allowIncomplete
+	}
+	if err := d.policy.Validate(); err != nil {
+		return d, fmt.Errorf("--fail-on: %w", err)
+	}
+	if o.baseline != "" {
+		d.baseline, err = policy.ReadBaseline(o.baseline)
+	}
+	return d, err
 }
 
 // target is a PATH of the command line.
@@ -136,7 +174,7 @@ func targets(paths []string) ([]target, error) {
 	return out, nil
 }
 
-func scan(cmd *cobra.Command, o scanOptions, paths []string) error {
+func scan(cmd *cobra.Command, o scanOptions, d decisions, paths []string) error {
 	ctx := cmd.Context()
 	roots, err := targets(paths)
 	if err != nil {
@@ -156,10 +194,17 @@ func scan(cmd *cobra.Command, o scanOptions, paths []string) error {
 	if err != nil {
 		return interruptedOr(ctx, err, p.soFar())
 	}
+	now := time.Now()
+	d.policy.Accept(result, d.baseline, now)
 	if err := write(cmd, o, result, catalogue); err != nil {
 		return err
 	}
-	return outcome(cmd, o, result)
+	for _, words := range d.policy.Expired(now) {
+		if _, err := fmt.Fprintf(cmd.ErrOrStderr(), "%s: %s\n", o.policy, words); err != nil {
+			return err
+		}
+	}
+	return outcome(cmd, o, d.policy, result)
 }
 
 // interruptedOr tells a Ctrl-C from a failure.
@@ -202,18 +247,23 @@ func tableOptions(w io.Writer) report.TableOptions {
 }
 
 // outcome is the exit code of a finished scan.
-func outcome(cmd *cobra.Command, o scanOptions, r *schema.Report) error {
-	s := r.Summary
+func outcome(cmd *cobra.Command, o scanOptions, p policy.Policy, r *schema.Report) error {
+	s, decided := r.Summary, p.Decide(r)
 	if o.output != "" && !o.quiet {
 		if _, err := fmt.Fprintf(cmd.ErrOrStderr(), "%d files: %d fail, %d warn, %d error, %d pass; written to %s\n",
 			s.Artifacts, s.Fail, s.Warn, s.Error, s.Pass, o.output); err != nil {
 			return err
 		}
 	}
+	if decided.Accepted > 0 && !o.quiet {
+		if _, err := fmt.Fprintf(cmd.ErrOrStderr(), "accepted by the policy or the baseline: %d\n", decided.Accepted); err != nil {
+			return err
+		}
+	}
 	switch {
-	case o.failOn != "never" && s.Fail > 0, o.failOn == "warn" && s.Warn > 0:
+	case decided.Failed > 0:
 		return &exitError{code: exitFindings}
-	case !s.Complete && !o.allowIncomplete:
+	case !s.Complete && !p.AllowIncomplete:
 		var err error
 		if !o.quiet {
 			err = incomplete(r)

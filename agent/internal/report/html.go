@@ -55,6 +55,8 @@ type htmlGroup struct {
 	Rule  finding.Rule
 	Count int
 	Said  []string
+	// Accepted says by what all of them are accepted.
+	Accepted string
 	// At says where the first is.
 	At schema.Location
 }
@@ -86,6 +88,9 @@ func htmlFile(a schema.Artifact, rules Catalogue) htmlArtifact {
 		h := htmlGroup{Rule: ruleOf(rules, g.first.Rule), Count: g.count, At: g.first.Location}
 		h.Said = append(h.Said, g.said[:min(len(g.said), maxListed)]...)
 		out.More += len(g.said) - len(h.Said)
+		if g.accepted == g.count {
+			h.Accepted = accepted(g.first.Accepted)
+		}
 		out.Groups = append(out.Groups, h)
 	}
 	for _, i := range a.Imports {

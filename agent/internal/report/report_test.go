@@ -162,12 +162,16 @@ func TestJSON(t *testing.T) {
 
 func TestSARIF(t *testing.T) {
 	var b bytes.Buffer
-	if err := WriteSARIF(&b, sample(), catalogue(t)); err != nil {
+	r := sample()
+	r.Artifacts[0].Findings[0].Accepted = &schema.Acceptance{By: schema.ByBaseline}
+	r.Artifacts[2].Findings[0].Accepted = &schema.Acceptance{By: schema.BySuppression, Reason: "known", Until: "2026-12-31"}
+	if err := WriteSARIF(&b, r, catalogue(t)); err != nil {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
 		`"ruleId": "pickle.import.dangerous"`, `"uri": "a/warn%1B%5B2J%E2%80%AEgpj.pkl"`, `"executionSuccessful": false`,
 		`"fullyQualifiedName": "a!data.pkl\n"`, `"security-severity": "10.0"`,
+		`"baselineState": "unchanged"`, `"justification": "known"`,
 	} {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("no %s", want)

@@ -89,7 +89,16 @@ type sarifResult struct {
 	Message      sarifText         `json:"message"`
 	Locations    []sarifLocation   `json:"locations"`
 	Fingerprints map[string]string `json:"partialFingerprints,omitempty"`
-	Properties   map[string]any    `json:"properties"`
+	// Baseline is "unchanged" for what an earlier report has.
+	Baseline     string             `json:"baselineState,omitempty"`
+	Suppressions []sarifSuppression `json:"suppressions,omitempty"`
+	Properties   map[string]any     `json:"properties"`
+}
+
+type sarifSuppression struct {
+	Kind          string `json:"kind"`
+	Status        string `json:"status"`
+	Justification string `json:"justification"`
 }
 
 type sarifLocation struct {
@@ -232,6 +241,13 @@ func result(a schema.Artifact, f schema.Finding, artifact, rule int) sarifResult
 	out := sarifResult{
 		RuleID: f.Rule, RuleIndex: rule, Level: level(f.Severity), Message: sarifText{words}, Locations: []sarifLocation{place},
 		Properties: map[string]any{"severity": f.Severity, "class": f.Class, "offset": f.Location.Offset},
+	}
+	switch by := f.Accepted; {
+	case by == nil:
+	case by.By == schema.ByBaseline:
+		out.Baseline = "unchanged"
+	default:
+		out.Suppressions = []sarifSuppression{{Kind: "external", Status: "accepted", Justification: by.Reason}}
 	}
 	if a.Digest != "" {
 		// The finding's identity: the bytes, the rule and the kind of place.

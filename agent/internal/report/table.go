@@ -152,8 +152,8 @@ func why(a schema.Artifact) []string {
 type group struct {
 	first schema.Finding
 	// said are the different pieces of evidence, where there is any.
-	said  []string
-	count int
+	said            []string
+	count, accepted int
 }
 
 func byRule(fs []schema.Finding) []group {
@@ -167,6 +167,9 @@ func byRule(fs []schema.Finding) []group {
 			out = append(out, group{first: f})
 		}
 		out[i].count++
+		if f.Accepted != nil {
+			out[i].accepted++
+		}
 		if e := evidence(f); e != "" && !slices.Contains(out[i].said, e) {
 			out[i].said = append(out[i].said, e)
 		}
@@ -196,7 +199,22 @@ func (g group) line() string {
 	if g.count > 1 {
 		s += fmt.Sprintf(" ×%d", g.count)
 	}
+	if g.accepted == g.count {
+		s += " [" + accepted(g.first.Accepted) + "]"
+	}
 	return s
+}
+
+// accepted says by what a finding is accepted.
+func accepted(a *schema.Acceptance) string {
+	if a.By == schema.ByBaseline {
+		return "in the baseline"
+	}
+	words := "accepted until " + a.Until + ": " + Printable(a.Reason)
+	if a.Owner != "" {
+		words += " (" + Printable(a.Owner) + ")"
+	}
+	return words
 }
 
 // gapLines says what was not looked at, one line a reason.
