@@ -10,8 +10,6 @@ import (
 	"hash/crc64"
 	"io"
 
-	"github.com/ulikunitz/xz/lzma"
-
 	"github.com/cavra/cavra/schemas/predicate"
 )
 
@@ -37,7 +35,7 @@ func LZMAHeadless(size int64) Codec {
 		if binary.LittleEndian.Uint16(h[2:]) != 5 {
 			return nil, malformed("properties of another length than 5")
 		}
-		return s.lzma(h[4:], size)
+		return s.newDecoder(h[4:], size)
 	}}
 }
 
@@ -48,14 +46,14 @@ func LZMARaw(props []byte, size int64) Codec {
 		if len(props) != 5 {
 			return nil, malformed("properties of another length than 5")
 		}
-		return s.lzma(props, size)
+		return s.newDecoder(props, size)
 	}}
 }
 
 // LZMA2Raw is LZMA2 as in 7z archives, whose headers hold the dictionary's size.
 func LZMA2Raw(dictionary byte) Codec {
 	return Codec{id: "lzma2", cost: 4, alone: true, begin: func(s *Stream) (io.Reader, error) {
-		return s.lzma2(dictionary)
+		return s.newLZMA2(dictionary)
 	}}
 }
 
@@ -64,17 +62,21 @@ func isLZMA(h []byte) bool {
 		return false
 	}
 	dict, size := binary.LittleEndian.Uint32(h[1:]), binary.LittleEndian.Uint64(h[5:])
-	if size != ^uint64(0) && size > 1<<40 || dict < lzma.MinDictCap || !roundDictionary(dict) {
+	if size != ^uint64(0) && size > 1<<40 || dict < 4096 || !roundDictionary(dict) {
 		return false
 	}
-	header := append([]byte{h[0], 0, 0x10, 0, 0}, h[5:13]...)
-	r, err := lzma.ReaderConfig{DictCap: 1 << 20}.NewReader(io.MultiReader(&cut{header}, &cut{h[13:]}))
-	if err != nil {
-		return false
+	d := &decoder{src: bufio.NewReader(&cut{h[13:]}), grow: func(int64) error { return nil }, in: -1, out: int64(size), most: 1 << 16}
+	err := d.properties(h[0])
+	if err == nil {
+		err = d.start()
 	}
-	var b [256]byte
-	n, err := io.ReadFull(r, b[:])
-	return n > 0 && err == nil || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF)
+	for range 256 {
+		var b [1]byte
+		if err == nil {
+			_, err = d.Read(b[:])
+		}
+	}
+	return err == nil || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF)
 }
 
 // roundDictionary reports whether the size is one that encoders write: 2^n or
@@ -92,86 +94,7 @@ func beginLZMA(s *Stream) (io.Reader, error) {
 	if err := s.full(h[:]); err != nil {
 		return nil, err
 	}
-	return s.lzma(h[:5], int64(binary.LittleEndian.Uint64(h[5:])))
-}
-
-// lzma begins a stream; a size below 0 is not known, and then the stream ends
-// with a mark. The dictionary is given no more memory than it can use.
-func (s *Stream) lzma(props []byte, size int64) (io.Reader, error) {
-	dict := int64(binary.LittleEndian.Uint32(props[1:]))
-	if size >= 0 {
-		dict = min(dict, size)
-	}
-	dict = max(min(dict, maxWindow), lzma.MinDictCap)
-	if err := s.hold(dict); err != nil {
-		return nil, err
-	}
-	h := binary.LittleEndian.AppendUint32([]byte{props[0]}, uint32(dict))
-	h = binary.LittleEndian.AppendUint64(h, uint64(max(size, -1)))
-	return lzma.ReaderConfig{DictCap: maxWindow}.NewReader(&headed{h, s.src})
-}
-
-// headed is a source behind a header that was made for it.
-type headed struct {
-	head []byte
-	src  *bufio.Reader
-}
-
-func (h *headed) Read(p []byte) (int, error) {
-	if len(h.head) > 0 {
-		n := copy(p, h.head)
-		h.head = h.head[n:]
-		return n, nil
-	}
-	return h.src.Read(p)
-}
-
-func (h *headed) ReadByte() (byte, error) { return h.src.ReadByte() }
-
-func (s *Stream) lzma2(dictionary byte) (io.Reader, error) {
-	if dictionary > 40 {
-		return nil, malformed("dictionary size that is none")
-	}
-	size := int64(1)<<32 - 1
-	if dictionary < 40 {
-		size = int64(2|dictionary&1) << (dictionary/2 + 11)
-	}
-	size = max(min(size, maxWindow, s.chunks(size)), lzma.MinDictCap)
-	if err := s.hold(size); err != nil {
-		return nil, err
-	}
-	return lzma.Reader2Config{DictCap: int(size)}.NewReader2(s.src)
-}
-
-// chunks adds up what the chunks of LZMA2 from here say that they hold, up to
-// enough: no dictionary need be larger.
-func (s *Stream) chunks(enough int64) int64 {
-	at, total := s.offset(), int64(0)
-	var h [6]byte
-	for range 1 << 14 {
-		n, err := s.under.r.ReadAt(h[:], at)
-		switch control := h[0]; {
-		case n < 1 || err != nil && !errors.Is(err, io.EOF):
-			return enough
-		case control == 0:
-			return total
-		case control < 3 && n >= 3:
-			size := int64(binary.BigEndian.Uint16(h[1:])) + 1
-			at, total = at+3+size, total+size
-		case control >= 0x80 && n >= 5:
-			total += int64(control&0x1f)<<16 + int64(binary.BigEndian.Uint16(h[1:])) + 1
-			at += 5 + int64(binary.BigEndian.Uint16(h[3:])) + 1
-			if control >= 0xc0 {
-				at++
-			}
-		default:
-			return enough
-		}
-		if total >= enough {
-			return enough
-		}
-	}
-	return enough
+	return s.newDecoder(h[:5], int64(binary.LittleEndian.Uint64(h[5:])))
 }
 
 const xzMagic = "\xfd7zXZ\x00"
@@ -297,10 +220,11 @@ func (x *xzReader) filters(b []byte) error {
 		at += int(n)
 		switch {
 		case id == 0x21 && i == 0 && len(props) == 1:
-			r, err := x.s.lzma2(props[0])
+			chunks, err := x.s.newLZMA2(props[0])
 			if err != nil {
 				return err
 			}
+			var r io.Reader = chunks
 			for _, d := range delta {
 				r = &deltaReader{r: r, distance: int(d) + 1}
 			}

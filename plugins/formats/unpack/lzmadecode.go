@@ -1,0 +1,504 @@
+package unpack
+
+import (
+	"bufio"
+	"encoding/binary"
+	"errors"
+	"io"
+)
+
+// decoder decodes LZMA as its specification (7-Zip's lzma-specification.txt)
+// has it. What it has decoded before the data break is given out first, as
+// liblzma does. Its dictionary grows with what is decoded, up to most bytes.
+type decoder struct {
+	src *bufio.Reader
+	// grow is asked before the dictionary takes more memory.
+	grow func(int64) error
+	most int
+
+	rng, code uint32
+	// in is how many packed bytes may still be read; below 0 is no bound.
+	in  int64
+	err error
+
+	lc, lp, pb uint
+	state      int
+	rep        [4]uint32
+	lit        []uint16
+	p          probabilities
+
+	dict  []byte
+	at    int    // in dict, where the next byte goes
+	total uint64 // bytes since the dictionary's reset
+	copy  int    // bytes left of a match
+	out   int64  // bytes left of the content; below 0 is not known
+	ended bool
+}
+
+type probabilities struct {
+	isMatch, isRep0Long       [12][16]uint16
+	isRep, isRep0, isRep1     [12]uint16
+	isRep2                    [12]uint16
+	slot                      [4][64]uint16
+	special                   [115]uint16
+	align                     [16]uint16
+	matchLength, repeatLength lengths
+}
+
+type lengths struct {
+	choice, choice2 uint16
+	low, mid        [16][8]uint16
+	high            [256]uint16
+}
+
+const half = 1 << 10
+
+func fill(p []uint16) {
+	for i := range p {
+		p[i] = half
+	}
+}
+
+func (l *lengths) reset() {
+	l.choice, l.choice2 = half, half
+	for i := range l.low {
+		fill(l.low[i][:])
+		fill(l.mid[i][:])
+	}
+	fill(l.high[:])
+}
+
+// properties takes the byte that holds lc, lp and pb.
+func (d *decoder) properties(b byte) error {
+	if b >= 9*5*5 {
+		return malformed("LZMA properties that are none")
+	}
+	d.lc, d.lp, d.pb = uint(b%9), uint(b/9%5), uint(b/45)
+	n := 0x300 << (d.lc + d.lp)
+	if cap(d.lit) < n {
+		d.lit = make([]uint16, n)
+	}
+	d.lit = d.lit[:n]
+	d.resetState()
+	return nil
+}
+
+func (d *decoder) resetState() {
+	d.state, d.rep, d.copy = 0, [4]uint32{}, 0
+	fill(d.lit)
+	p := &d.p
+	for i := range 12 {
+		fill(p.isMatch[i][:])
+		fill(p.isRep0Long[i][:])
+	}
+	for _, a := range [][]uint16{p.isRep[:], p.isRep0[:], p.isRep1[:], p.isRep2[:], p.special[:], p.align[:]} {
+		fill(a)
+	}
+	for i := range p.slot {
+		fill(p.slot[i][:])
+	}
+	p.matchLength.reset()
+	p.repeatLength.reset()
+}
+
+// start reads the range coder's first bytes.
+func (d *decoder) start() error {
+	d.rng, d.code = 0xffffffff, 0
+	if d.next() != 0 && d.err == nil {
+		return malformed("LZMA data do not begin with 0")
+	}
+	for range 4 {
+		d.code = d.code<<8 | uint32(d.next())
+	}
+	return d.err
+}
+
+func (d *decoder) next() byte {
+	if d.in == 0 {
+		d.err = errLZMA
+		return 0
+	}
+	d.in--
+	b, err := d.src.ReadByte()
+	if err != nil && d.err == nil {
+		d.err = noEnd(err)
+	}
+	return b
+}
+
+var errLZMA = malformed("LZMA data are broken")
+
+func (d *decoder) bit(p *uint16) int {
+	bound := d.rng >> 11 * uint32(*p)
+	b := 0
+	if d.code < bound {
+		d.rng = bound
+		*p += (2048 - *p) >> 5
+	} else {
+		d.rng -= bound
+		d.code -= bound
+		*p -= *p >> 5
+		b = 1
+	}
+	if d.rng < 1<<24 {
+		d.rng <<= 8
+		d.code = d.code<<8 | uint32(d.next())
+	}
+	return b
+}
+
+func (d *decoder) tree(p []uint16, bits int) int {
+	m := 1
+	for range bits {
+		m = m<<1 | d.bit(&p[m])
+	}
+	return m - 1<<bits
+}
+
+func (d *decoder) reverse(p []uint16, bits int) uint32 {
+	m, out := 1, 0
+	for i := range bits {
+		b := d.bit(&p[m])
+		m = m<<1 | b
+		out |= b << i
+	}
+	return uint32(out)
+}
+
+func (d *decoder) direct(bits int) uint32 {
+	var out uint32
+	for range bits {
+		d.rng >>= 1
+		d.code -= d.rng
+		t := -(d.code >> 31)
+		d.code += d.rng & t
+		if d.rng < 1<<24 {
+			d.rng <<= 8
+			d.code = d.code<<8 | uint32(d.next())
+		}
+		out = out<<1 + t + 1
+	}
+	return out
+}
+
+func (d *decoder) length(l *lengths, pos int) int {
+	switch {
+	case d.bit(&l.choice) == 0:
+		return d.tree(l.low[pos][:], 3)
+	case d.bit(&l.choice2) == 0:
+		return 8 + d.tree(l.mid[pos][:], 3)
+	}
+	return 16 + d.tree(l.high[:], 8)
+}
+
+func (d *decoder) distance(length int) uint32 {
+	slot := d.tree(d.p.slot[min(length, 3)][:], 6)
+	if slot < 4 {
+		return uint32(slot)
+	}
+	bits := slot>>1 - 1
+	dist := uint32(2|slot&1) << bits
+	if slot < 14 {
+		return dist + d.reverse(d.p.special[int(dist)-slot:], bits)
+	}
+	return dist + d.direct(bits-4)<<4 + d.reverse(d.p.align[:], 4)
+}
+
+// back is the byte at a distance; the caller has checked that it is there.
+func (d *decoder) back(dist uint32) byte {
+	i := d.at - 1 - int(dist)
+	if i < 0 {
+		i += len(d.dict)
+	}
+	return d.dict[i]
+}
+
+func (d *decoder) has(dist uint32) bool {
+	return uint64(dist) < min(d.total, uint64(d.most))
+}
+
+func (d *decoder) put(b byte) {
+	if d.at == d.most {
+		d.at = 0
+	}
+	if d.at == len(d.dict) {
+		if len(d.dict) == cap(d.dict) && !d.room() {
+			return
+		}
+		d.dict = append(d.dict, b)
+	} else {
+		d.dict[d.at] = b
+	}
+	d.at++
+	d.total++
+}
+
+// room makes the dictionary larger.
+func (d *decoder) room() bool {
+	n := min(d.most, max(64<<10, 2*cap(d.dict)))
+	if err := d.grow(int64(n)); err != nil {
+		d.err = err
+		return false
+	}
+	larger := make([]byte, len(d.dict), n)
+	copy(larger, d.dict)
+	d.dict = larger
+	return true
+}
+
+func (d *decoder) literal() byte {
+	prev := byte(0)
+	if d.total > 0 {
+		prev = d.back(0)
+	}
+	at := int(d.total)&(1<<d.lp-1)<<d.lc + int(prev)>>(8-d.lc)
+	p := d.lit[0x300*at:][:0x300]
+	m := 1
+	if d.state >= 7 {
+		match := int(d.back(d.rep[0]))
+		for m < 0x100 {
+			want := match >> 7 & 1
+			match <<= 1
+			b := d.bit(&p[(1+want)<<8+m])
+			m = m<<1 | b
+			if b != want {
+				break
+			}
+		}
+	}
+	for m < 0x100 {
+		m = m<<1 | d.bit(&p[m])
+	}
+	switch {
+	case d.state < 4:
+		d.state = 0
+	case d.state < 10:
+		d.state -= 3
+	default:
+		d.state -= 6
+	}
+	return byte(m)
+}
+
+// after is the state after a match, by what the state was before.
+func (d *decoder) after(literal, match int) {
+	if d.state < 7 {
+		d.state = literal
+	} else {
+		d.state = match
+	}
+}
+
+// symbol decodes one symbol: a literal into p, or a match into copy.
+func (d *decoder) symbol(p []byte) int {
+	pos := int(d.total) & (1<<d.pb - 1)
+	if d.bit(&d.p.isMatch[d.state][pos]) == 0 {
+		if d.state >= 7 && !d.has(d.rep[0]) {
+			d.err = errLZMA
+			return 0
+		}
+		b := d.literal()
+		if d.err != nil {
+			return 0
+		}
+		d.put(b)
+		p[0] = b
+		return 1
+	}
+	n := d.match(pos)
+	switch {
+	case d.err != nil || d.ended:
+		return 0
+	case !d.has(d.rep[0]):
+		d.err = errLZMA
+		return 0
+	}
+	d.copy = n
+	return 0
+}
+
+// match decodes a match's length and distance; the latter is then rep[0].
+func (d *decoder) match(pos int) int {
+	if d.bit(&d.p.isRep[d.state]) == 0 {
+		n := d.length(&d.p.matchLength, pos)
+		d.after(7, 10)
+		dist := d.distance(n)
+		if dist == 0xffffffff {
+			d.ended = true
+		}
+		d.rep = [4]uint32{dist, d.rep[0], d.rep[1], d.rep[2]}
+		return n + 2
+	}
+	if d.bit(&d.p.isRep0[d.state]) == 0 {
+		if d.bit(&d.p.isRep0Long[d.state][pos]) == 0 {
+			d.after(9, 11)
+			return 1
+		}
+	} else {
+		i := 1
+		if d.bit(&d.p.isRep1[d.state]) == 1 {
+			i = 2 + d.bit(&d.p.isRep2[d.state])
+		}
+		dist := d.rep[i]
+		copy(d.rep[1:i+1], d.rep[:i])
+		d.rep[0] = dist
+	}
+	n := d.length(&d.p.repeatLength, pos)
+	d.after(8, 11)
+	return n + 2
+}
+
+// Read implements io.Reader.
+func (d *decoder) Read(p []byte) (int, error) {
+	n := 0
+	for n < len(p) && d.err == nil {
+		if d.out == 0 {
+			return n, io.EOF
+		}
+		if d.copy == 0 {
+			got := d.symbol(p[n:])
+			n += got
+			d.out -= int64(got)
+			if d.ended && d.err == nil {
+				if d.out > 0 {
+					d.err = malformed("LZMA data end early")
+					break
+				}
+				return n, io.EOF
+			}
+			continue
+		}
+		for d.copy > 0 && n < len(p) && d.out != 0 && d.err == nil {
+			b := d.back(d.rep[0])
+			d.put(b)
+			p[n] = b
+			n++
+			d.copy--
+			d.out--
+		}
+	}
+	return n, d.err
+}
+
+// newDecoder begins a stream of LZMA by its properties; a size below 0 is not
+// known, and then the stream ends with a mark.
+func (s *Stream) newDecoder(props []byte, size int64) (*decoder, error) {
+	d := &decoder{src: s.src, grow: s.hold, in: -1, out: max(size, -1)}
+	d.most = int(max(4096, min(int64(binary.LittleEndian.Uint32(props[1:])), maxWindow)))
+	if err := d.properties(props[0]); err != nil {
+		return nil, err
+	}
+	return d, d.start()
+}
+
+// lzma2Reader reads the chunks of LZMA2.
+type lzma2Reader struct {
+	d *decoder
+	// plain is how much is left of a chunk that is not compressed.
+	plain int64
+	coded bool
+	// ready is set once the dictionary was reset, props once they were given.
+	ready, props bool
+	ended        bool
+}
+
+func (s *Stream) newLZMA2(dictionary byte) (*lzma2Reader, error) {
+	if dictionary > 40 {
+		return nil, malformed("dictionary size that is none")
+	}
+	size := int64(1)<<32 - 1
+	if dictionary < 40 {
+		size = int64(2|dictionary&1) << (dictionary/2 + 11)
+	}
+	return &lzma2Reader{d: &decoder{src: s.src, grow: s.hold, most: int(min(size, maxWindow))}}, nil
+}
+
+func (r *lzma2Reader) Read(p []byte) (int, error) {
+	for len(p) > 0 {
+		switch {
+		case r.ended:
+			return 0, io.EOF
+		case r.plain > 0:
+			n, err := r.d.src.Read(p[:min(int64(len(p)), r.plain)])
+			r.plain -= int64(n)
+			for _, b := range p[:n] {
+				r.d.put(b)
+			}
+			if err == nil {
+				err = r.d.err
+			}
+			return n, noEnd(err)
+		case r.coded:
+			n, err := r.d.Read(p)
+			if errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+				// A chunk ends where its header says, and not by a mark.
+				r.coded, err = false, nil
+				if r.d.in != 0 || r.d.ended {
+					err = errLZMA
+				}
+			}
+			if n > 0 || err != nil {
+				return n, err
+			}
+		default:
+			if err := r.chunk(); err != nil {
+				return 0, err
+			}
+		}
+	}
+	return 0, nil
+}
+
+// chunk reads the header of the next chunk.
+func (r *lzma2Reader) chunk() error {
+	var h [6]byte
+	read := func(p []byte) error {
+		_, err := io.ReadFull(r.d.src, p)
+		return noEnd(err)
+	}
+	if err := read(h[:1]); err != nil {
+		return err
+	}
+	control := h[0]
+	if control == 0 {
+		r.ended = true
+		return nil
+	}
+	if control == 1 || control >= 0xe0 {
+		r.d.dict, r.d.at, r.d.total, r.ready = r.d.dict[:0], 0, 0, true
+	}
+	if !r.ready || control > 2 && control < 0x80 {
+		return errLZMA
+	}
+	if control < 3 {
+		err := read(h[1:3])
+		r.plain = int64(binary.BigEndian.Uint16(h[1:])) + 1
+		return err
+	}
+	if err := read(h[1:5]); err != nil {
+		return err
+	}
+	d := r.d
+	d.out = int64(control&0x1f)<<16 + int64(binary.BigEndian.Uint16(h[1:])) + 1
+	d.in = int64(binary.BigEndian.Uint16(h[3:])) + 1
+	switch {
+	case control >= 0xc0:
+		if err := read(h[5:]); err != nil {
+			return err
+		}
+		if err := d.properties(h[5]); err != nil {
+			return err
+		}
+		if d.lc+d.lp > 4 {
+			return errLZMA
+		}
+		r.props = true
+	case !r.props:
+		return errLZMA
+	case control >= 0xa0:
+		d.resetState()
+	}
+	d.copy, d.err, d.ended = 0, nil, false
+	r.coded = true
+	return d.start()
+}
