@@ -94,7 +94,7 @@ func malicious() []sample {
 		bad("malicious/second_stream.pkl", "pickle", proto(2)+"N."+posix, true, danger, imp("posix", "system")),
 		bad("malicious/computed.pkl", "pickle",
 			proto(4)+global("builtins", "str")+shortUnicode("os")+"\x85R"+shortUnicode("system")+"\x93"+shortUnicode(inertWord)+"\x85R.", true,
-			[]string{"pickle.call.unresolved", "pickle.import.unresolved"}, imp("builtins", "str")),
+			[]string{"pickle.import.dangerous", "pickle.import.unresolved"}, imp("builtins", "str"), Import{"os", "system", predicate.ByComputed}),
 		bad("malicious/class_state.pkl", "pickle", proto(2)+global("collections", "OrderedDict")+"}"+binUnicode("a")+"K\x01sb.", true,
 			[]string{"pickle.state.global"}, imp("collections", "OrderedDict")),
 		bad("malicious/frame.pkl", "pickle",

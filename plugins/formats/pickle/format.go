@@ -25,7 +25,7 @@ const ID = "pickle"
 var rules = []string{
 	"format.unsafe.pickle", "pickle.call.unresolved", "pickle.extension", "pickle.import.dangerous",
 	"pickle.import.unknown", "pickle.import.unresolved", "pickle.limit", "pickle.malformed",
-	"pickle.state.global", "pickle.trailing.data",
+	"pickle.state.global", "pickle.trailing.data", "pickle.use.unusual",
 }
 
 // Rules lists the rules that Scan may name.
@@ -47,7 +47,9 @@ func (Format) Identify(ctx context.Context, v *content.Visit) (bool, error) {
 		return false, nil
 	}
 	if h[0] == opProto {
-		return len(h) > 1 && h[1] <= highestProtocol && (len(h) == 2 || arguments[h[2]] != argUnknown), nil
+		if len(h) > 1 && h[1] <= highestProtocol {
+			return len(h) == 2 || arguments[h[2]] != argUnknown, nil
+		}
 	}
 	return Plausible(ctx, v, 0)
 }
@@ -70,26 +72,26 @@ type trial struct {
 
 // try walks what may be a pickle.
 func try(ctx context.Context, v *content.Visit, start int64) (trial, error) {
-	table, err := Shipped()
-	if err != nil {
-		return trial{}, err
-	}
-	m := newMachine(v.Bytes, start, v.Size, limitsOf(v.Budget))
-	done, err := m.stream(ctx, v.Budget.OpcodesLeft())
-	v.Budget.SpendOpcodes(m.out.Opcodes)
-	if err != nil {
-		return trial{}, err
-	}
-	t := trial{calls: m.out.Called, done: done, whole: m.offset() == v.Size}
-	t.imports = len(m.out.Imports) > 0 && (t.done || t.calls)
-	for _, i := range m.out.Imports {
-		if dottedName(i.Module) && dottedName(i.Name) {
-			_, bad := table.dangerous(i.Module, i.Name)
-			t.imports = t.imports || bad
+	return tryBytes(ctx, v, v.Bytes, start, v.Size)
+}
+
+// shown is what a run has shown of bytes that may be no pickle.
+func (m *machine) shown(done bool) trial {
+	t := trial{calls: m.out.Called, done: done, whole: m.offset() == m.size}
+	for i, r := range m.out.Imports {
+		if !dottedName(r.Module) || !dottedName(r.Name) {
+			continue
+		}
+		t.imports = t.imports || t.done || t.calls || m.table.Judge(r.Module, r.Name).Judged == predicate.JudgedDangerous
+		if i >= maxShown {
+			break
 		}
 	}
-	return t, nil
+	return t
 }
+
+// maxShown bounds the imports that a trial looks at.
+const maxShown = 1000
 
 // dottedName reports whether a module or a name is spelt as Python spells them,
 // in ASCII. A line of prose or of a program seldom is.
@@ -132,14 +134,21 @@ func ScanAt(ctx context.Context, v *content.Visit, start int64) (bool, error) {
 		return false, err
 	}
 	v.Format = ID
-	m := newMachine(v.Bytes, start, v.Size, limitsOf(v.Budget))
+	m := newMachine(v.Bytes, start, v.Size, limitsOf(v.Budget), table)
 	end, walkErr := m.streams(ctx, v)
+	if walkErr == nil {
+		walkErr = m.further(ctx, v, end)
+	}
 	v.Budget.SpendOpcodes(m.out.Opcodes)
 	claimParsed(v, start, end, m.skipped)
-	report(v, table, m.out, start)
+	report(v, m.out, table, start)
 	if walkErr != nil {
 		return false, walkErr
 	}
+	if err := m.nested.enter(ctx, v); err != nil {
+		return false, err
+	}
+	v.Format = ID
 	if m.out.Broken != nil {
 		v.Unread(end, v.Size, m.out.Broken.Reason)
 		return false, nil
@@ -152,6 +161,18 @@ func ScanAt(ctx context.Context, v *content.Visit, start int64) (bool, error) {
 	return true, nil
 }
 
+// further looks where another loader would go on, and for pickles in what none
+// has read.
+func (m *machine) further(ctx context.Context, v *content.Visit, end int64) error {
+	if err := m.lookAside(ctx, v); err != nil {
+		return err
+	}
+	if end >= v.Size {
+		return nil
+	}
+	return m.hunt(ctx, v, end+1)
+}
+
 // maxStreams bounds the pickles in a row.
 const maxStreams = 10_000
 
@@ -159,12 +180,11 @@ const maxStreams = 10_000
 func (m *machine) streams(ctx context.Context, v *content.Visit) (int64, error) {
 	for {
 		ok, err := m.stream(ctx, v.Budget.OpcodesLeft()-m.out.Opcodes)
-		if m.shortFrame {
-			m.out.Events = append(m.out.Events, Event{Kind: Malformed, At: m.shortFrameOffset, What: "frame beyond the end"})
-			m.shortFrame = false
-		}
 		if err != nil || !ok {
 			return m.at, err
+		}
+		if m.legacy.stage == afterKeys && !m.storages() {
+			return m.offset(), m.stopped()
 		}
 		end := m.offset()
 		if len(m.out.Ends) >= maxStreams && end < v.Size {
@@ -191,8 +211,8 @@ func another(ctx context.Context, v *content.Visit, at int64) (bool, error) {
 	if arguments[head[0]] == argUnknown {
 		return false, nil
 	}
-	if head[0] == opProto {
-		return len(head) == 3 && head[1] <= highestProtocol && arguments[head[2]] != argUnknown, nil
+	if head[0] == opProto && len(head) == 3 && head[1] <= highestProtocol {
+		return arguments[head[2]] != argUnknown, nil
 	}
 	t, err := try(ctx, v, at)
 	return t.calls || t.imports || t.done, err
@@ -218,23 +238,29 @@ var eventRules = map[string]string{
 }
 
 // report judges a resolution.
-func report(v *content.Visit, t *Table, r *Resolution, start int64) {
+func report(v *content.Visit, r *Resolution, t *Table, start int64) {
 	quiet := true
 	for _, i := range r.Imports {
 		j := t.Judge(i.Module, i.Name)
-		v.Import(finding.Import{Module: i.Module, Name: i.Name, How: i.How, Judged: j.Judged, Location: v.At(ID, i.At)})
-		switch j.Judged {
-		case predicate.JudgedDangerous:
-			v.Found("pickle.import.dangerous", ID, i.At, i.Module+"."+i.Name, j.Reason)
-		case predicate.JudgedUnknown:
-			v.Found("pickle.import.unknown", ID, i.At, i.Module+"."+i.Name)
-		default:
-			continue
+		name := i.Module + "." + i.Name
+		switch {
+		case j.Judged == predicate.JudgedDangerous:
+			v.Found("pickle.import.dangerous", ID, i.At, append([]string{name, j.Reason}, i.Trace...)...)
+		case j.Judged == predicate.JudgedUnknown:
+			v.Found("pickle.import.unknown", ID, i.At, append([]string{name}, i.Trace...)...)
+		case i.Misused != "":
+			j.Judged = predicate.JudgedUnknown
+			v.Found("pickle.use.unusual", ID, i.At, name, i.Misused, "vetted as: "+j.Reason)
 		}
-		quiet = false
+		quiet = quiet && j.Judged == predicate.JudgedHarmless
+		v.Import(finding.Import{Module: i.Module, Name: i.Name, How: i.How, Judged: j.Judged, Location: v.At(ID, i.At)})
 	}
 	for _, e := range r.Events {
-		v.Found(eventRules[e.Kind], ID, e.At, e.What)
+		evidence := []string{e.What}
+		if e.Trace != "" {
+			evidence = append(evidence, e.Trace)
+		}
+		v.Found(eventRules[e.Kind], ID, e.At, evidence...)
 		quiet = false
 	}
 	v.FindingsOmitted(r.EventsOmitted)
@@ -259,8 +285,16 @@ func Resolve(ctx context.Context, src io.ReaderAt, size int64, l content.Limits)
 	if err != nil {
 		return nil, fmt.Errorf("resolve pickle: %w", err)
 	}
-	m := newMachine(src, 0, size, limitsOf(v.Budget))
-	if _, err := m.streams(ctx, v); err != nil {
+	table, err := Shipped()
+	if err != nil {
+		return nil, fmt.Errorf("resolve pickle: %w", err)
+	}
+	m := newMachine(src, 0, size, limitsOf(v.Budget), table)
+	end, err := m.streams(ctx, v)
+	if err == nil {
+		err = m.further(ctx, v, end)
+	}
+	if err != nil {
 		return m.out, fmt.Errorf("resolve pickle: %w", err)
 	}
 	return m.out, nil

@@ -20,6 +20,8 @@ var judgementJSON []byte
 type Judgement struct {
 	Judged string // predicate.JudgedHarmless, JudgedUnknown or JudgedDangerous
 	Reason string
+	// Shape is what a harmless name may be used for.
+	Shape Shape
 }
 
 // Table is the vetted list. Harmless is said of exact pairs only; dangerous of
@@ -39,6 +41,9 @@ type entry struct {
 	Module string   `json:"module"`
 	Names  []string `json:"names,omitempty"`
 	Reason string   `json:"reason"`
+	// Use and Args are the shape of a harmless name, see Shape.
+	Use  []string `json:"use,omitempty"`
+	Args []string `json:"args,omitempty"`
 }
 
 // shipped parses the embedded table once.
@@ -87,6 +92,14 @@ func (t *Table) add(e entry, judged string) error {
 		return errors.New("module and reason are required")
 	}
 	j := Judgement{Judged: judged, Reason: e.Reason}
+	if judged == predicate.JudgedHarmless {
+		var err error
+		if j.Shape, err = parseShape(e.Use, e.Args); err != nil {
+			return err
+		}
+	} else if e.Use != nil || e.Args != nil {
+		return errors.New("only what is harmless has a shape")
+	}
 	if len(e.Names) == 0 {
 		if _, twice := t.packages[e.Module]; twice {
 			return errors.New("the module is there twice")
@@ -118,12 +131,24 @@ func (t *Table) Judge(module, name string) Judgement {
 	if j, ok := t.inPackage(module); ok {
 		return j
 	}
+	if j, ok := t.misspelt(module, name); ok {
+		return j
+	}
 	parts := strings.Split(name, ".")
 	if len(parts) > maxParts {
 		return Judgement{Judged: predicate.JudgedDangerous, Reason: "a path of more attributes than any honest name has"}
 	}
-	for i := range parts {
-		if j, ok := t.dangerous(join(module, parts[:i]), strings.Join(parts[i:], ".")); ok {
+	for i, part := range parts {
+		if alarming[part] {
+			return Judgement{Judged: predicate.JudgedDangerous, Reason: "Reaches a namespace, a loader or code by a special attribute."}
+		}
+		if hidden := strings.TrimLeft(part, "_"); hidden != part && slices.Contains(t.reexported, hidden) {
+			return Judgement{Judged: predicate.JudgedDangerous, Reason: "Gives a whole module as an attribute of another."}
+		}
+		if j, ok := t.pairs[[2]string{module, strings.Join(parts[:i+1], ".")}]; ok && j.Judged == predicate.JudgedDangerous {
+			return j
+		}
+		if j, ok := t.dangerous(underModule(module, parts[:i]), strings.Join(parts[i:], ".")); ok {
 			return j
 		}
 		for k := i + 1; k < len(parts); k++ {
@@ -138,10 +163,39 @@ func (t *Table) Judge(module, name string) Judgement {
 	return Judgement{Judged: predicate.JudgedUnknown, Reason: "on no vetted list"}
 }
 
+// alarming are the attributes by which any object leads to namespaces, loaders
+// or code.
+var alarming = map[string]bool{
+	"__builtins__": true, "__loader__": true, "__spec__": true, "__dict__": true, "__globals__": true, "__subclasses__": true, "__class__": true,
+	"__bases__": true, "__base__": true, "__mro__": true, "__getattribute__": true, "__getattr__": true, "__setattr__": true, "__delattr__": true,
+	"__code__": true, "__import__": true, "__closure__": true, "__func__": true, "__self__": true, "__wrapped__": true, "__call__": true,
+	"__reduce__": true, "__reduce_ex__": true, "__build_class__": true, "__getitem__": true, "__init_subclass__": true, "__subclasshook__": true,
+	"__path__": true, "__file__": true, "__defaults__": true, "__kwdefaults__": true, "f_globals": true, "gi_frame": true, "tb_frame": true,
+	"func_globals": true, "im_func": true,
+}
+
+// misspelt looks a module up that is spelt so that some interpreter may still
+// find it: with space or control characters around it, or in other case, which
+// file systems and PYTHONCASEOK may ignore. Python spells no module with these.
+func (t *Table) misspelt(module, name string) (Judgement, bool) {
+	if strings.ContainsFunc(module, func(r rune) bool { return r <= ' ' || r == '/' || r == '\\' || r == 0x7f || r == ':' }) {
+		return Judgement{Judged: predicate.JudgedDangerous, Reason: "A module's name with characters that no honest one has."}, true
+	}
+	lower := strings.ToLower(module)
+	if lower == module {
+		return Judgement{}, false
+	}
+	if j, ok := t.dangerous(lower, name); ok {
+		j.Reason = "In other case: " + j.Reason
+		return j, true
+	}
+	return Judgement{}, false
+}
+
 // maxParts bounds the attributes of a dotted name that are looked at.
 const maxParts = 16
 
-func join(module string, attributes []string) string {
+func underModule(module string, attributes []string) string {
 	return strings.Join(append([]string{module}, attributes...), ".")
 }
 

@@ -2,12 +2,11 @@ package pickle
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
 	"github.com/cavra/cavra/schemas/predicate"
-
-	"github.com/cavra/cavra/plugins/formats/content"
 )
 
 // noImport is the id of an import that could not be named.
@@ -15,6 +14,19 @@ const noImport = -1
 
 // lineOpcodes are the opcodes that name an import in two lines.
 var lineOpcodes = map[byte]predicate.How{opGlobal: predicate.ByGlobal, opInst: predicate.ByInst}
+
+// global is an import as the stream uses it.
+type global struct {
+	// canonical is the name under which its effect is known: that of Python 3,
+	// of the public module.
+	canonical string
+	// module and name are those that Python 3 resolves.
+	module, name string
+	// imports are what it is listed as: one pair, or two when Python 3 maps it.
+	imports []int
+	judged  []Judgement
+	effect  effect
+}
 
 func (m *machine) global() bool {
 	id, ok := m.importLines(predicate.ByGlobal)
@@ -24,19 +36,23 @@ func (m *machine) global() bool {
 func (m *machine) inst() bool {
 	// pickle.py resolves the name before it looks for the mark; _pickle.c after.
 	id, ok := m.importLines(predicate.ByInst)
-	if !ok || m.popMark() < 0 {
+	if !ok {
 		return false
 	}
-	m.out.Called = true
-	if id == noImport {
-		m.event(CallUnresolved, "INST of a name that could not be read")
+	items, ok := m.popMark()
+	if !ok {
+		return false
 	}
-	return m.push(result)
+	callee := unknown
+	if id != noImport {
+		callee = globalValue(id)
+	}
+	return m.push(m.instantiate(callee, m.nodes.container(nodeTuple, items), len(items)))
 }
 
 func (m *machine) importLines(how predicate.How) (int, bool) {
 	if m.argLen > maxLine || m.argLen2 > maxLine {
-		m.event(ImportUnresolved, "a name of more than 4096 bytes")
+		m.event(ImportUnresolved, "a name of more than 4096 bytes", "")
 		return noImport, true
 	}
 	if !utf8.Valid(m.line) || !utf8.Valid(m.line2) {
@@ -67,31 +83,68 @@ func (m *machine) intern(module, name []byte, how predicate.How) (int, bool) {
 		return noImport, m.limit("imports")
 	}
 	m.ids[string(m.key)] = id
-	m.record(Resolved{Module: string(module), Name: string(name), How: how, At: m.at})
-	if m.proto < 3 {
-		if newModule, newName, ok := fromPython2(string(module), string(name)); ok {
-			m.record(Resolved{Module: newModule, Name: newName, How: how, At: m.at})
+	g := global{module: string(module), name: string(name)}
+	m.list(&g, Resolved{Module: g.module, Name: g.name, How: how, At: m.at})
+	if m.proto < 3 && how != predicate.ByComputed {
+		if newModule, newName, ok := fromPython2(g.module, g.name); ok {
+			g.module, g.name = newModule, newName
+			m.list(&g, Resolved{Module: newModule, Name: newName, How: how, At: m.at})
 		}
 	}
+	g.canonical = canonical(g.module, g.name)
+	g.effect = effectOf(g.canonical)
+	m.globals = append(m.globals, g)
 	return id, true
 }
 
-func (m *machine) record(r Resolved) {
-	key := r
-	key.At = 0
-	if !m.seen[key] {
-		m.seen[key] = true
-		m.out.Imports = append(m.out.Imports, r)
+// list records an import, and what is held of it.
+func (m *machine) list(g *global, r Resolved) {
+	g.imports = append(g.imports, m.record(r))
+	g.judged = append(g.judged, m.table.Judge(r.Module, r.Name))
+}
+
+func (m *machine) record(r Resolved) int {
+	key := importKey{r.Module, r.Name, r.How}
+	if i, there := m.seen[key]; there {
+		return i
 	}
+	m.seen[key] = len(m.out.Imports)
+	m.out.Imports = append(m.out.Imports, r)
+	return len(m.out.Imports) - 1
+}
+
+// twins are modules that give what others give.
+var twins = map[string]string{
+	"__builtin__": "builtins", "_operator": "operator", "_functools": "functools", "_codecs": "codecs", "_io": "io", "_pyio": "io",
+	"_pickle": "pickle", "cPickle": "pickle", "copy_reg": "copyreg", "_collections": "collections",
+	"importlib._bootstrap": "importlib", "_frozen_importlib": "importlib", "numpy.core": "numpy._core",
+}
+
+func canonical(module, name string) string {
+	if to, ok := twins[module]; ok {
+		module = to
+	}
+	return module + "." + name
+}
+
+// derived is the import that a call amounts to.
+func (m *machine) derived(module, name string) (value, bool) {
+	if len(module) > maxLine || len(name) > maxLine {
+		return unknown, false
+	}
+	id, ok := m.intern([]byte(module), []byte(name), predicate.ByComputed)
+	if !ok {
+		return unknown, false
+	}
+	return globalValue(id), true
 }
 
 func (m *machine) stackGlobal() bool {
 	if !m.has(2) {
 		return m.underflow()
 	}
-	top := len(m.stack)
-	module, name := m.stack[top-2], m.stack[top-1]
-	m.stack = m.stack[:top-2]
+	module, name := m.top(2), m.top(1)
+	m.stack = m.stack[:len(m.stack)-2]
 	id, known := m.byStrs[[2]value{module, name}]
 	if !known {
 		var ok bool
@@ -104,15 +157,28 @@ func (m *machine) stackGlobal() bool {
 
 // resolveStrs names the import of two values from the stack.
 func (m *machine) resolveStrs(module, name value) (int, bool) {
-	if module.kind() != kindStr || name.kind() != kindStr {
-		m.event(ImportUnresolved, "a name that is no plain string")
+	if module.isText() && name.isText() {
+		return m.writtenStrs(module, name)
+	}
+	mod, ok := m.constant(module, 0)
+	nam, ok2 := m.constant(name, 0)
+	if m.failed != nil {
+		return noImport, false
+	}
+	if !ok || !ok2 || mod.kind != isText || nam.kind != isText || len(mod.s) > maxLine || len(nam.s) > maxLine {
+		m.event(ImportUnresolved, "a name that is no plain string", m.spell(module)+" . "+m.spell(name))
 		return noImport, true
 	}
-	mod, ok := m.text(module)
-	nam, ok2 := m.text(name)
+	m.event(ImportUnresolved, "a name that is computed", clip(string(mod.s)+"."+string(nam.s)+" = "+m.spell(module)+" . "+m.spell(name)))
+	return m.intern(mod.s, nam.s, predicate.ByComputed)
+}
+
+func (m *machine) writtenStrs(module, name value) (int, bool) {
+	mod, ok := m.text(module, maxLine)
+	nam, ok2 := m.text(name, maxLine)
 	if !ok || !ok2 {
 		if m.failed == nil {
-			m.event(ImportUnresolved, "a name that is too long or not text")
+			m.event(ImportUnresolved, "a name that is too long or not text", "")
 		}
 		return noImport, m.failed == nil
 	}
@@ -121,28 +187,6 @@ func (m *machine) resolveStrs(module, name value) (int, bool) {
 		m.byStrs[[2]value{module, name}] = id
 	}
 	return id, ok
-}
-
-// text reads a str again from where it stands.
-func (m *machine) text(v value) ([]byte, bool) {
-	encoding, at, n := v.str()
-	if encoding == strTooLong || n > maxLine {
-		return nil, false
-	}
-	b := make([]byte, n)
-	if err := content.ReadFull(m.src, b, at); err != nil {
-		m.failed = err
-		return nil, false
-	}
-	switch encoding {
-	case strUTF8:
-		return b, utf8.Valid(b)
-	case strRaw:
-		return unescapeRaw(b)
-	case strQuoted:
-		return unescape(b)
-	}
-	return latin1(b), true
 }
 
 // latin1 is how an old BINSTRING reads where it is not ASCII; for ASCII, all
@@ -156,4 +200,14 @@ func latin1(b []byte) []byte {
 		s.WriteRune(rune(c))
 	}
 	return []byte(s.String())
+}
+
+// dangerous reports whether any of the pairs that g is listed as is.
+func (g *global) dangerous() bool {
+	return slices.ContainsFunc(g.judged, func(j Judgement) bool { return j.Judged == predicate.JudgedDangerous })
+}
+
+// harmless reports whether all of them are.
+func (g *global) harmless() bool {
+	return !slices.ContainsFunc(g.judged, func(j Judgement) bool { return j.Judged != predicate.JudgedHarmless })
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math"
 	"unicode/utf8"
 
 	"github.com/cavra/cavra/schemas/predicate"
@@ -15,6 +16,11 @@ type Resolved struct {
 	Module, Name string
 	How          predicate.How
 	At           int64
+	// Misused says what a vetted name is used for that it is not vetted for.
+	Misused string
+	// Trace are the first calls of what is not vetted, as Python would write
+	// them; values that are not known are "…".
+	Trace []string
 }
 
 // What an Event says.
@@ -22,7 +28,7 @@ const (
 	CallUnresolved   = "call"      // a call of what no import gave
 	ImportUnresolved = "import"    // an import whose name is computed
 	Extension        = "extension" // an extension code
-	StateOfGlobal    = "state"     // BUILD on what an import gave
+	StateOfGlobal    = "state"     // BUILD or SETITEM on what an import gave
 	Malformed        = "malformed" // read on, but loaders differ
 )
 
@@ -31,6 +37,8 @@ type Event struct {
 	Kind string
 	At   int64
 	What string
+	// Trace is the call or the change as Python would write it; it may be empty.
+	Trace string
 }
 
 // maxEvents bounds the events that are kept; the rest is counted. maxImports
@@ -56,28 +64,54 @@ type Resolution struct {
 }
 
 // machine runs a stream over abstract values: the stack, the marks and the memo
-// are CPython's, the objects are not. It breaks where every CPython unpickler
-// (the C one and the Python one) does, and goes on where any goes on.
+// are CPython's, the objects are not. It breaks where every unpickler (CPython's
+// two, and torch's restricted one) does, and goes on where any goes on.
 type machine struct {
 	*walker
+	table *Table
 	stack []value
 	// marks are the heights of the stack at each open mark; fence is the last.
 	marks []int
 	fence int
 	memo  memo
+	nodes nodes
 	// proto is the last that a PROTO opcode said. From 4 on names are dotted,
 	// below 3 they are mapped from Python 2.
 	proto int64
+	// frameEnd is where the frame ends that is being read.
+	frameEnd int64
 	// later is set after the first stream: whether the memo is still the first
 	// one's depends on the loader.
 	later    bool
 	maxStack int
+	// evaluated counts the bytes that were computed with.
+	evaluated int64
 
-	out    *Resolution
-	ids    map[string]int
-	seen   map[Resolved]bool
-	byStrs map[[2]value]int
-	key    []byte
+	out     *Resolution
+	globals []global
+	ids     map[string]int
+	seen    map[importKey]int
+	byStrs  map[[2]value]int
+	key     []byte
+
+	modules    []string
+	kept       []elementType
+	extensions map[int64]value
+	nested     nestedParts
+	legacy     legacyFile
+	// aside are offsets at which some loader would begin another stream, plain
+	// those of raw data that a plain loader takes for opcodes.
+	aside, plain []int64
+	// inline is where a stream begins within this one; depth counts such streams
+	// within each other.
+	inline int64
+	depth  int
+}
+
+// importKey tells imports apart.
+type importKey struct {
+	module, name string
+	how          predicate.How
 }
 
 // limits of a run, in opcodes, memo entries and stack values.
@@ -86,22 +120,31 @@ type limits struct {
 	memo, stack int
 }
 
-func newMachine(src io.ReaderAt, start, size int64, l limits) *machine {
+func newMachine(src io.ReaderAt, start, size int64, l limits, table *Table) *machine {
 	return &machine{
-		walker: newWalker(src, start, size), memo: memo{limit: l.memo}, maxStack: l.stack,
-		out: &Resolution{}, ids: make(map[string]int), seen: make(map[Resolved]bool), byStrs: make(map[[2]value]int),
+		walker: newWalker(src, start, size), table: table, memo: memo{limit: l.memo}, maxStack: l.stack,
+		out: &Resolution{}, ids: make(map[string]int), seen: make(map[importKey]int), byStrs: make(map[[2]value]int),
 	}
 }
 
 // contextEvery is how many opcodes run between two looks at the context.
 const contextEvery = 1 << 16
 
+// begin empties the stack and the memo for another stream.
+func (m *machine) begin() {
+	m.stack, m.marks, m.fence = m.stack[:0], m.marks[:0], 0
+	m.memo = memo{limit: m.memo.limit}
+	m.proto, m.frameEnd = 0, math.MaxInt64
+}
+
 // stream runs one stream to its STOP. It reports false at a break; an error is
 // a read error or the context's.
 func (m *machine) stream(ctx context.Context, opcodes int64) (bool, error) {
-	m.stack, m.marks, m.fence = m.stack[:0], m.marks[:0], 0
-	m.memo = memo{limit: m.memo.limit}
-	m.proto = 0
+	m.begin()
+	return m.run(ctx, opcodes)
+}
+
+func (m *machine) run(ctx context.Context, opcodes int64) (bool, error) {
 	for n := int64(0); ; n++ {
 		if n%contextEvery == 0 {
 			if err := ctx.Err(); err != nil {
@@ -120,13 +163,46 @@ func (m *machine) stream(ctx context.Context, opcodes int64) (bool, error) {
 			return false, m.stopped()
 		}
 		m.out.Opcodes++
+		if m.offset() > m.frameEnd {
+			m.leaveFrame()
+		}
 		if m.code == opStop {
 			return m.finish(), m.failed
 		}
-		if !m.step() {
+		if m.step() {
+			continue
+		}
+		if m.inline == 0 || m.broken != nil || m.failed != nil {
 			return false, m.stopped()
 		}
+		if ok, err := m.runInline(ctx, opcodes-n); err != nil || !ok {
+			return false, err
+		}
 	}
+}
+
+// leaveFrame is met behind a frame's end. pickle.py refuses an opcode that lies
+// across it, _pickle.c does not look.
+func (m *machine) leaveFrame() {
+	if m.at < m.frameEnd && m.code != opFrame {
+		m.event(Malformed, "an opcode lies across a frame's end", "")
+	}
+	m.frameEnd = math.MaxInt64
+}
+
+// enterFrame notes where a frame ends. A frame that is longer than the content
+// is executed by pickle.py as far as it goes, and refused by _pickle.c.
+func (m *machine) enterFrame() bool {
+	if m.frameEnd != math.MaxInt64 && m.at < m.frameEnd {
+		m.event(Malformed, "a frame begins within a frame", "")
+	}
+	if m.num < 0 || m.num > m.left() {
+		m.event(Malformed, "frame beyond the end", "")
+		m.frameEnd = math.MaxInt64
+		return true
+	}
+	m.frameEnd = m.offset() + m.num
+	return true
 }
 
 // stopped keeps the break, and passes a read error on.
@@ -138,13 +214,25 @@ func (m *machine) stopped() error {
 	return nil
 }
 
+// maxAside bounds the places that are kept for a second look.
+const maxAside = 100
+
 func (m *machine) finish() bool {
 	if len(m.stack) <= m.fence {
 		m.underflow()
 		m.out.Broken = m.broken
 		return false
 	}
-	m.out.Ends = append(m.out.Ends, m.offset())
+	end := m.offset()
+	if m.frameEnd != math.MaxInt64 && m.frameEnd > end {
+		// Loaders that read by frames go on behind the frame, others behind STOP.
+		m.event(Malformed, "a frame goes on behind STOP", "")
+		if len(m.aside) < maxAside {
+			m.aside = append(m.aside, m.frameEnd)
+		}
+	}
+	m.out.Ends = append(m.out.Ends, end)
+	m.legacy.ended(m, m.stack[len(m.stack)-1])
 	m.later = true
 	return true
 }
@@ -170,15 +258,17 @@ func (m *machine) pop(n int) bool {
 	return true
 }
 
+// top is the value that is n below the top, 1 being the top itself.
+func (m *machine) top(n int) value { return m.stack[len(m.stack)-n] }
+
 // has reports whether n values are there to be looked at.
 func (m *machine) has(n int) bool { return len(m.stack)-n >= m.fence }
 
-// popMark takes the last mark and what is above it, and returns how many values
-// that were, or -1 at a break. They stay readable behind the stack's end.
-func (m *machine) popMark() int {
+// popMark takes the last mark and what is above it, and returns those values,
+// which stay valid until the next push.
+func (m *machine) popMark() ([]value, bool) {
 	if len(m.marks) == 0 {
-		m.fail(predicate.Malformed, "no mark")
-		return -1
+		return nil, m.fail(predicate.Malformed, "no mark")
 	}
 	at := m.marks[len(m.marks)-1]
 	m.marks = m.marks[:len(m.marks)-1]
@@ -186,9 +276,9 @@ func (m *machine) popMark() int {
 	if n := len(m.marks); n > 0 {
 		m.fence = m.marks[n-1]
 	}
-	n := len(m.stack) - at
+	items := m.stack[at:]
 	m.stack = m.stack[:at]
-	return n
+	return items, true
 }
 
 func (m *machine) mark() bool {
@@ -201,24 +291,10 @@ func (m *machine) mark() bool {
 }
 
 // event records an event, bounded.
-func (m *machine) event(kind, what string) {
+func (m *machine) event(kind, what, trace string) {
 	if len(m.out.Events) >= maxEvents {
 		m.out.EventsOmitted++
 		return
 	}
-	m.out.Events = append(m.out.Events, Event{Kind: kind, At: m.at, What: what})
-}
-
-// call notes that v is called.
-func (m *machine) call(v value) {
-	m.out.Called = true
-	switch v.kind() {
-	case kindGlobal:
-	case kindResult:
-		m.event(CallUnresolved, "a call's result is called")
-	case kindUnknown:
-		m.event(CallUnresolved, "a value of unknown origin is called")
-	default:
-		m.event(CallUnresolved, "a plain value is called")
-	}
+	m.out.Events = append(m.out.Events, Event{Kind: kind, At: m.at, What: what, Trace: trace})
 }

@@ -1,6 +1,7 @@
 package pickle
 
 import (
+	"bytes"
 	"strconv"
 
 	"github.com/cavra/cavra/schemas/predicate"
@@ -11,12 +12,10 @@ import (
 // opcode shows better than any table what each does to the stack.
 func (m *machine) step() bool {
 	switch m.code {
-	case opNone, opNewTrue, opNewFalse, opBinInt, opBinInt1, opBinInt2, opBinFloat, opLong1, opLong4,
-		opEmptyTuple, opEmptyList, opEmptyDict, opEmptySet,
-		opBinBytes, opShortBinBytes, opBinBytes8, opByteArray8:
-		return m.push(data)
+	case opNone, opNewTrue, opNewFalse, opBinInt, opBinInt1, opBinInt2, opBinFloat, opLong1, opLong4:
+		return m.push(literal(m.code, m.at))
 	case opShortBinUnicode, opBinUnicode, opBinUnicode8:
-		return m.push(strValue(strUTF8, m.argAt, m.argLen))
+		return m.pushText()
 	case opMemoize:
 		return m.memoize(m.memo.entries)
 	case opBinPut, opLongBinPut:
@@ -25,28 +24,34 @@ func (m *machine) step() bool {
 		return m.recall(m.num)
 	case opMark:
 		return m.mark()
+	case opEmptyTuple:
+		return m.push(emptyTuple)
+	case opEmptyList:
+		return m.push(m.nodes.container(nodeList, nil))
+	case opEmptyDict:
+		return m.push(m.nodes.container(nodeDict, nil))
 	case opSetItems:
 		return m.setItems()
 	case opAppends, opAddItems:
-		return m.popMark() >= 0 && (m.has(1) || m.underflow())
+		return m.appends()
 	case opSetItem:
-		return m.onto(2)
+		return m.has(3) && m.put(m.top(3), 2) || m.broken != nil || m.underflow()
 	case opAppend:
-		return m.onto(1)
-	case opTuple, opList, opFrozenSet:
-		return m.popMark() >= 0 && m.push(data)
-	case opDict:
-		return m.dict()
+		return m.has(2) && m.put(m.top(2), 1) || m.broken != nil || m.underflow()
+	case opTuple:
+		return m.collect(nodeTuple)
 	case opTuple1:
-		return m.pop(1) && m.push(data)
+		return m.tuple(1)
 	case opTuple2:
-		return m.pop(2) && m.push(data)
+		return m.tuple(2)
 	case opTuple3:
-		return m.pop(3) && m.push(data)
-	case opReduce, opNewObj:
-		return m.reduce(1)
+		return m.tuple(3)
+	case opReduce:
+		return m.reduce(useCall)
+	case opNewObj:
+		return m.reduce(useNew)
 	case opNewObjEx:
-		return m.reduce(2)
+		return m.newObjEx()
 	case opBuild:
 		return m.build()
 	}
@@ -56,6 +61,8 @@ func (m *machine) step() bool {
 // rareStep has the opcodes that are rare in what picklers write today.
 func (m *machine) rareStep() bool {
 	switch m.code {
+	case opBinBytes, opShortBinBytes, opBinBytes8, opByteArray8:
+		return m.pushBytes()
 	case opGlobal:
 		return m.global()
 	case opStackGlobal:
@@ -67,21 +74,30 @@ func (m *machine) rareStep() bool {
 	case opProto:
 		return m.protocol()
 	case opFrame:
-		return true
+		return m.enterFrame()
 	case opPop:
 		return m.popOne()
 	case opPopMark:
-		return m.popMark() >= 0
+		_, ok := m.popMark()
+		return ok
 	case opDup:
-		return (m.has(1) || m.underflow()) && m.push(m.stack[len(m.stack)-1])
+		return (m.has(1) || m.underflow()) && m.push(m.top(1))
+	case opList:
+		return m.collect(nodeList)
+	case opFrozenSet:
+		return m.collect(nodeSet)
+	case opDict:
+		return m.dict()
+	case opEmptySet:
+		return m.push(m.nodes.container(nodeSet, nil))
 	case opExt1, opExt2, opExt4:
 		return m.extension()
 	case opPersID:
-		return m.push(unknown)
+		return m.push(persistent)
 	case opBinPersID:
-		return m.pop(1) && m.push(unknown)
+		return m.persistentID()
 	case opNextBuffer:
-		return m.push(data)
+		return m.push(unknown)
 	case opReadonlyBuffer:
 		return m.has(1) || m.underflow()
 	}
@@ -92,54 +108,71 @@ func (m *machine) rareStep() bool {
 func (m *machine) textStep() bool {
 	switch m.code {
 	case opInt:
-		return m.literal(isInteger(m.line, false))
+		return m.number(isInteger(m.line, false))
 	case opLong:
-		return m.literal(isInteger(m.line, true))
+		return m.number(isInteger(m.line, true))
 	case opFloat:
-		return m.literal(isFloat(m.line))
+		return m.number(isFloat(m.line))
 	case opString:
 		return m.quoted()
-	case opBinString, opShortBinString:
-		return m.push(strValue(strBytes, m.argAt, m.argLen))
-	case opUnicode:
-		return m.push(strValue(strRaw, m.argAt, m.argLen))
+	case opBinString, opShortBinString, opUnicode:
+		return m.pushText()
 	case opGet:
 		key, ok := memoKey(m.line)
-		return m.literalKey(ok) && m.recall(key)
+		return m.isKey(ok) && m.recall(key)
 	case opPut:
 		key, ok := memoKey(m.line)
-		return m.literalKey(ok && key >= 0) && m.memoize(key)
+		return m.isKey(ok && key >= 0) && m.memoize(key)
 	}
 	return m.fail(predicate.Malformed, "opcode")
 }
 
-func (m *machine) literal(ok bool) bool {
-	if !ok && m.argLen <= maxLine {
-		return m.fail(predicate.Malformed, "number")
+func (m *machine) pushText() bool {
+	v := literal(m.code, m.at)
+	if m.legacy.collects {
+		m.legacy.key(v)
 	}
-	return m.push(data)
+	return m.push(v)
 }
 
-func (m *machine) literalKey(ok bool) bool {
+// pushBytes also looks whether the bytes begin as something that is itself
+// loaded: what happens to plain bytes later is the program's affair.
+func (m *machine) pushBytes() bool {
+	v := literal(m.code, m.at)
+	if m.argLen >= minNested {
+		m.nested.look(m, v)
+	}
+	return m.push(v)
+}
+
+// number goes on behind what is no number: all loaders break there, so that
+// what follows can only add to what is found.
+func (m *machine) number(ok bool) bool {
+	if !ok && m.argLen <= maxLine {
+		m.event(Malformed, "number", "")
+	}
+	return m.push(literal(m.code, m.at))
+}
+
+func (m *machine) isKey(ok bool) bool {
 	return ok || m.fail(predicate.Malformed, "memo key")
 }
 
 func (m *machine) quoted() bool {
-	n := len(m.line)
-	if m.argLen > maxLine {
-		return m.push(strValue(strTooLong, m.argAt, 0))
-	}
-	if n < 2 || m.line[0] != m.line[n-1] || m.line[0] != '\'' && m.line[0] != '"' {
+	// Python 2's C unpickler ignores space behind the closing quote.
+	line := bytes.TrimRight(m.line, " \t\r\v\f")
+	n := len(line)
+	if m.argLen <= maxLine && (n < 2 || line[0] != line[n-1] || line[0] != '\'' && line[0] != '"') {
 		return m.fail(predicate.Malformed, "string without quotes")
 	}
-	return m.push(strValue(strQuoted, m.argAt+1, m.argLen-2))
+	return m.pushText()
 }
 
 func (m *machine) memoize(key int64) bool {
 	if !m.has(1) {
 		return m.underflow()
 	}
-	return m.memo.put(key, m.stack[len(m.stack)-1]) || m.limit("memo")
+	return m.memo.put(key, m.top(1)) || m.limit("memo")
 }
 
 func (m *machine) recall(key int64) bool {
@@ -154,96 +187,98 @@ func (m *machine) recall(key int64) bool {
 	return m.push(v)
 }
 
-// onto takes n values off and needs one more below, which they go onto.
-func (m *machine) onto(n int) bool {
-	return m.has(n+1) && m.pop(n) || m.underflow()
+// collect makes a container of all above the mark.
+func (m *machine) collect(shape value) bool {
+	items, ok := m.popMark()
+	if !ok {
+		return false
+	}
+	if len(items) == 0 && shape == nodeTuple {
+		return m.push(emptyTuple)
+	}
+	return m.push(m.nodes.container(shape, items))
 }
 
-func (m *machine) setItems() bool {
-	n := m.popMark()
-	switch {
-	case n < 0:
-		return false
-	case n%2 != 0:
-		return m.fail(predicate.Malformed, "odd number of items")
+func (m *machine) tuple(n int) bool {
+	if !m.has(n) {
+		return m.underflow()
 	}
-	return m.has(1) || m.underflow()
+	at := len(m.stack) - n
+	m.stack[at] = m.nodes.container(nodeTuple, m.stack[at:])
+	m.stack = m.stack[:at+1]
+	return true
 }
 
 func (m *machine) dict() bool {
-	n := m.popMark()
-	if n > 0 && n%2 != 0 {
+	items, ok := m.popMark()
+	if ok && len(items)%2 != 0 {
 		return m.fail(predicate.Malformed, "odd number of items")
 	}
-	return n >= 0 && m.push(data)
+	return ok && m.push(m.nodes.container(nodeDict, items))
 }
 
-// reduce calls what is below n values of arguments.
-func (m *machine) reduce(n int) bool {
-	if !m.has(n + 1) {
-		return m.underflow()
-	}
-	m.stack = m.stack[:len(m.stack)-n]
-	top := len(m.stack) - 1
-	m.call(m.stack[top])
-	m.stack[top] = result
+// put puts the n values on top into what is below them.
+func (m *machine) put(target value, n int) bool {
+	at := len(m.stack) - n
+	m.into(target, m.stack[at:])
+	m.stack = m.stack[:at]
 	return true
 }
 
-// build sets the state of what is below it. On an import's own result that
-// changes a class or a function for everyone, which no pickler writes.
-func (m *machine) build() bool {
-	if !m.has(2) {
-		return m.underflow()
-	}
-	m.stack = m.stack[:len(m.stack)-1]
-	switch m.stack[len(m.stack)-1].kind() {
-	case kindGlobal:
-		m.out.Called = true
-		m.event(StateOfGlobal, "BUILD on an import")
-	case kindUnknown:
-		m.out.Called = true
-		m.event(CallUnresolved, "a value of unknown origin gets a state")
-	case kindResult:
-		m.out.Called = true
-	}
-	return true
-}
-
-func (m *machine) obj() bool {
-	n := m.popMark()
+func (m *machine) setItems() bool {
+	items, ok := m.popMark()
 	switch {
-	case n < 0:
+	case !ok:
 		return false
-	case n == 0:
+	case len(items)%2 != 0:
+		return m.fail(predicate.Malformed, "odd number of items")
+	case !m.has(1):
 		return m.underflow()
 	}
-	// popMark leaves the values behind the end.
-	m.call(m.stack[:len(m.stack)+n][len(m.stack)])
-	return m.push(result)
+	m.into(m.top(1), items)
+	return true
+}
+
+func (m *machine) appends() bool {
+	items, ok := m.popMark()
+	if !ok {
+		return false
+	}
+	if !m.has(1) {
+		return m.underflow()
+	}
+	m.into(m.top(1), items)
+	return true
 }
 
 // popOne is POP, which takes a mark when that is on top.
 func (m *machine) popOne() bool {
 	if n := len(m.marks); n > 0 && m.marks[n-1] == len(m.stack) {
-		return m.popMark() >= 0
+		_, ok := m.popMark()
+		return ok
 	}
 	return m.pop(1)
 }
 
+// protocol goes on behind a number that CPython refuses: torch's restricted
+// unpickler only warns of it.
 func (m *machine) protocol() bool {
 	if m.num > highestProtocol {
-		return m.fail(predicate.Malformed, "protocol "+strconv.FormatInt(m.num, 10))
+		m.event(Malformed, "protocol "+strconv.FormatInt(m.num, 10), "")
 	}
 	m.proto = m.num
 	clear(m.byStrs)
 	return true
 }
 
+// extension resolves a code by what the stream itself has registered.
 func (m *machine) extension() bool {
 	if m.num <= 0 {
 		return m.fail(predicate.Malformed, "extension code")
 	}
-	m.event(Extension, "extension "+strconv.FormatInt(m.num, 10))
+	m.event(Extension, "extension "+strconv.FormatInt(m.num, 10), "")
+	if v, ok := m.extensions[m.num]; ok {
+		return m.push(v)
+	}
 	return m.push(unknown)
 }

@@ -57,9 +57,7 @@ type walker struct {
 	line1           [maxLine]byte
 	argAt2, argLen2 int64
 	// cutLines is set when the content ends within the two lines.
-	cutLines         bool
-	shortFrame       bool
-	shortFrameOffset int64
+	cutLines bool
 }
 
 // Break is where and why a stream could not be walked on.
@@ -164,21 +162,14 @@ func (w *walker) argument(form argument) bool {
 		n := binary.LittleEndian.Uint64(b)
 		return w.counted(int64(min(n, math.MaxInt64)))
 	case argFrame:
-		w.frame(binary.LittleEndian.Uint64(b))
+		// More than 63 bits read as less than nothing: beyond any content.
+		w.num = int64(binary.LittleEndian.Uint64(b))
 	case argLine:
 		return w.oneLine()
 	case argLines:
 		return w.twoLines()
 	}
 	return true
-}
-
-// frame only remembers a frame that is longer than the content: CPython's
-// pickle.py executes what is there of it, while _pickle.c refuses it.
-func (w *walker) frame(n uint64) {
-	if n > uint64(w.left()) && !w.shortFrame {
-		w.shortFrame, w.shortFrameOffset = true, w.at
-	}
 }
 
 // counted goes past a payload of n bytes. A large one is not even read.
@@ -197,11 +188,31 @@ func (w *walker) counted(n int64) bool {
 	if n < skipFrom || len(w.skipped) >= maxSkips {
 		return w.readThrough(n)
 	}
-	start, end := w.base+int64(w.end), w.argAt+n
-	w.skipped = append(w.skipped, coverage.Range{Kind: predicate.Inert, Start: start, End: end})
-	w.base, w.pos, w.end = end, 0, 0
+	w.jump(w.base+int64(w.end), w.argAt+n)
 	return true
 }
+
+// jump goes on at end, and leaves what lies behind start unread.
+func (w *walker) jump(start, end int64) {
+	w.skipped = append(w.skipped, coverage.Range{Kind: predicate.Inert, Start: start, End: end})
+	w.base, w.pos, w.end = end, 0, 0
+}
+
+// skip goes past n bytes that are no opcodes: raw array elements.
+func (w *walker) skip(n int64) bool {
+	if n < 0 || n > w.left() {
+		return w.truncated()
+	}
+	if n < skipFrom || len(w.skipped) >= maxSkips {
+		return w.readThrough(n)
+	}
+	w.jump(w.offset(), w.offset()+n)
+	return true
+}
+
+// moveTo goes on at an offset behind the present one that another walker has
+// reached.
+func (w *walker) moveTo(at int64) bool { return w.readThrough(at - w.offset()) }
 
 func (w *walker) readThrough(n int64) bool {
 	for n > 0 {
