@@ -227,7 +227,7 @@ func (a *Aggregator) openDocuments(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	a.service, err = serve.New(serve.Config{Rows: a.db.Reader(), Control: a.store, Catalogue: catalogue, Now: time.Now})
+	a.service, err = serve.New(serve.Config{Rows: a.db.Reader(), Control: a.store, Ingest: ingestView{a.ingest}, Catalogue: catalogue, Now: time.Now})
 	return err
 }
 

@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -144,5 +145,33 @@ func TestAgentsRevoke(t *testing.T) {
 	shown, err := run(t, append([]string{"posture"}, flags...)...)
 	if err != nil || !strings.Contains(shown, "2 revoked") {
 		t.Errorf("posture: %v\n%s", err, shown)
+	}
+}
+
+func TestIngest(t *testing.T) {
+	f := servetest.Start(t)
+	flags := running(t, f, nil)
+	shown, err := run(t, append([]string{"ingest"}, flags...)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"3 lost", "stopped", "[40, 60)", "stalled", "1200"} {
+		if !strings.Contains(shown, want) {
+			t.Errorf("%q is not in\n%s", want, shown)
+		}
+	}
+	give := []string{"ingest", "give-up", "--partition", "2", "--from", "40", "--reason", "the disk was replaced"}
+	var p *problem
+	if _, err := run(t, slices.Concat(give, []string{"--next", "59"}, flags)...); !errors.As(err, &p) || p.Status != http.StatusConflict {
+		t.Errorf("another plan: %v", err)
+	}
+	if _, err := run(t, slices.Concat(give, flags)...); err == nil || !strings.Contains(err.Error(), "next") {
+		t.Errorf("without a flag: %v", err)
+	}
+	if _, err := run(t, slices.Concat(give, []string{"--next", "60"}, flags)...); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"2 [40, 60) by TestIngest: the disk was replaced"}, f.GivenUp); diff != "" {
+		t.Errorf("given up (-want +got):\n%s", diff)
 	}
 }

@@ -200,3 +200,35 @@ FROM receipts WHERE tenant = {tenant:String} AND outcome != 'refused' GROUP BY a
 	}
 	return out, nil
 }
+
+// LostRange is a range of offsets that nobody can read any more.
+type LostRange struct {
+	Topic     string    `ch:"topic"`
+	Partition int32     `ch:"partition"`
+	First     int64     `ch:"offset"`
+	Last      int64     `ch:"last"`
+	At        time.Time `ch:"at"`
+}
+
+const lostRanges = `SELECT topic, partition, offset, max(last_offset) AS last, max(received_at) AS at FROM receipts
+WHERE tenant = {tenant:String} AND outcome = 'lost' GROUP BY topic, partition, offset`
+
+// LostRanges lists the ranges of the log that were gone before they were read,
+// the latest first. What they held is not known, so they are no tenant's.
+func (r *Reader) LostRanges(ctx context.Context, limit uint32) ([]LostRange, error) {
+	var out []LostRange
+	if err := r.wall.read(ctx, "", &out, lostRanges+` ORDER BY at DESC, topic, partition, offset DESC LIMIT {limit:UInt32}`, "limit", limit); err != nil {
+		return nil, fmt.Errorf("read lost ranges: %w", err)
+	}
+	return out, nil
+}
+
+// CountLost counts the offsets in the ranges that LostRanges lists.
+func (r *Reader) CountLost(ctx context.Context) (uint64, error) {
+	const query = `SELECT 'lost' AS word, toUInt64(sum(last - offset + 1)) AS n FROM (` + lostRanges + `)`
+	counts, err := r.counts(ctx, query, "")
+	if err != nil || len(counts) == 0 {
+		return 0, err
+	}
+	return counts[0].Count, nil
+}

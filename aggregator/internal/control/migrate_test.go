@@ -18,7 +18,7 @@ func TestSchemaMismatch(t *testing.T) {
 	tests := map[string]struct{ change, want string }{
 		"a changed migration": {`UPDATE migrations SET sha256 = $1 WHERE version = 1`, "not what this program holds"},
 		"a newer database":    {`INSERT INTO migrations (version, name, sha256, applied_at) VALUES ((SELECT COUNT(*) + 1 FROM migrations), 'future', $1, 0)`, "newer than this program"},
-		"a missing record":    {`UPDATE migrations SET version = version + 1, sha256 = $1`, "record is missing"},
+		"a missing record":    {`DELETE FROM migrations WHERE version = 1 AND sha256 <> $1`, "record is missing"},
 	}
 	for _, e := range engines() {
 		for name, tc := range tests {

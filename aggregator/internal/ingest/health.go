@@ -14,8 +14,9 @@ type State string
 
 // The states. Retrying: the last try failed and the next one comes by itself.
 // Stalled: there is something to do, and nothing was committed for too long.
-// Stopped: it needs a person, and begins again when the aggregator does or the
-// partition is assigned anew. Away: it is another aggregator's.
+// Stopped: it needs a person, and begins again when the aggregator does, the
+// partition is assigned anew, or its Unreadable plan is given up. Away: it is
+// another aggregator's.
 const (
 	Running  State = "running"
 	Retrying State = "retrying"
@@ -38,6 +39,9 @@ type Health struct {
 	// Lost counts the offsets that the log dropped before they were read,
 	// since this aggregator started.
 	Lost int64
+	// Unreadable is the plan that the partition stopped at because the log does
+	// not give any more what it was made of; nil otherwise.
+	Unreadable *Unreadable
 
 	// idleAt is when there was last nothing to do, or something was done.
 	idleAt time.Time

@@ -18,6 +18,7 @@ package ingest
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"log/slog"
 	"sync"
@@ -40,6 +41,7 @@ type Plans interface {
 	OpenPlan(ctx context.Context, topic string, partition int) (open *control.Plan, next int64, err error)
 	RecordPlan(ctx context.Context, p *control.Plan) error
 	CommitPlan(ctx context.Context, p *control.Plan, heads []control.ChainUpdate) error
+	GiveUpPlan(ctx context.Context, p *control.Plan, lostBefore int64, sum [sha256.Size]byte, by, reason string) error
 }
 
 // Admitter decides on every message of a range.
@@ -121,6 +123,9 @@ type Ingest struct {
 	mu         sync.Mutex
 	partitions map[int]*Health
 	outcomes   map[Outcome]uint64
+	// resume is closed when a person has decided what became of the plan that
+	// a partition stopped at.
+	resume map[int]chan struct{}
 }
 
 // New checks cfg.
@@ -128,5 +133,5 @@ func New(cfg Config) (*Ingest, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	return &Ingest{cfg: cfg, partitions: map[int]*Health{}, outcomes: map[Outcome]uint64{}}, nil
+	return &Ingest{cfg: cfg, partitions: map[int]*Health{}, outcomes: map[Outcome]uint64{}, resume: map[int]chan struct{}{}}, nil
 }

@@ -212,6 +212,72 @@ func TestALogThatWasRewrittenStopsItsPartition(t *testing.T) {
 	}
 }
 
+// TestAPlanThatCannotBeReadIsGivenUp by name, and the partition goes on behind
+// it: the range has a receipt, and the decision a record.
+func TestAPlanThatCannotBeReadIsGivenUp(t *testing.T) {
+	for name, tc := range map[string]struct{ trim, lost int64 }{
+		"rewritten": {0, 20}, "dropped in part": {15, 15}, "dropped whole": {30, 20},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, enginetest.Library(t), 1)
+			fleet(w, 6, 100)
+			ctx := context.Background()
+			a := w.open()
+			plan := &control.Plan{Topic: topic.Statements, From: 0, Next: 20, Count: 20, SHA256: [32]byte{1}, Owner: "before"}
+			if err := a.store.RecordPlan(ctx, plan); err != nil {
+				t.Fatal(err)
+			}
+			if tc.trim > 0 {
+				if err := w.broker.TrimBefore(topic.Statements, 0, tc.trim); err != nil {
+					t.Fatal(err)
+				}
+			}
+			given := false
+			w.runUntil(a, func(h []Health) bool {
+				if len(h) != 1 {
+					return false
+				}
+				if h[0].State == Stopped && !given {
+					given = true
+					if u := h[0].Unreadable; u == nil || u.Plan.From != 0 || u.Plan.Next != 20 || u.LostBefore != tc.lost {
+						t.Errorf("unreadable: %+v", u)
+					}
+					for _, next := range []int64{19, 21} {
+						if err := a.ingest.GiveUp(ctx, 0, 0, next, "ops", "a typo"); !errors.Is(err, ErrNotUnreadable) {
+							t.Errorf("give up [0, %d): %v", next, err)
+						}
+					}
+					if err := a.ingest.GiveUp(ctx, 1, 0, 20, "ops", "a typo"); !errors.Is(err, ErrNotUnreadable) {
+						t.Errorf("another partition: %v", err)
+					}
+					if err := a.ingest.GiveUp(ctx, 0, 0, 20, "ops", "the broker's disk was replaced"); err != nil {
+						t.Error(err)
+					}
+				}
+				return given && h[0].State == Running && h[0].Next == 100 && h[0].LastError == "" && h[0].Unreadable == nil
+			})
+			if err := a.ingest.GiveUp(ctx, 0, 0, 20, "ops", "again"); !errors.Is(err, ErrNotUnreadable) {
+				t.Errorf("again: %v", err)
+			}
+			lost := w.lines(a, "SELECT concat(toString(offset), ' ', toString(last_offset)) FROM receipts FINAL WHERE outcome = 'lost' ORDER BY offset")
+			want := []string{fmt.Sprintf("0 %d", tc.lost-1)}
+			if tc.trim > 20 {
+				want = append(want, fmt.Sprintf("20 %d", tc.trim-1))
+			}
+			if diff := cmp.Diff(want, lost); diff != "" {
+				t.Errorf("lost (-want +got):\n%s", diff)
+			}
+			if n := w.lines(a, "SELECT toString(count()) FROM receipts FINAL WHERE outcome != 'lost'"); n[0] != fmt.Sprint(100-max(tc.trim, tc.lost)) {
+				t.Errorf("%s receipts of what was left", n[0])
+			}
+			record, err := a.store.GivenUpPlans(ctx, 10)
+			if err != nil || len(record) != 1 || record[0].SHA256 != plan.SHA256 || record[0].LostBefore != tc.lost || record[0].By != "ops" {
+				t.Errorf("record: %+v, %v", record, err)
+			}
+		})
+	}
+}
+
 func TestWhatDoesNotPassStopsThePartition(t *testing.T) {
 	w := newWorld(t, enginetest.Library(t), 1)
 	fleet(w, 7, 20)

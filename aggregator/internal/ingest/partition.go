@@ -70,8 +70,11 @@ func (w *worker) loop(ctx context.Context) {
 		}
 		var f *failure
 		if !errors.As(err, &f) || !f.retryable {
-			w.stop(ctx, err)
-			return
+			if !w.stop(ctx, err) {
+				return
+			}
+			pause = w.cfg.FirstPause
+			continue
 		}
 		w.note(w.id, func(h *Health, now time.Time) {
 			h.State, h.LastError, h.LastErrorAt = Retrying, err.Error(), now
@@ -88,12 +91,27 @@ func (w *worker) loop(ctx context.Context) {
 	}
 }
 
-// stop waits for the end of ctx: a partition that needs a person keeps its
-// place, so that the others of its group go on.
-func (w *worker) stop(ctx context.Context, err error) {
-	w.note(w.id, func(h *Health, now time.Time) { h.State, h.LastError, h.LastErrorAt = Stopped, err.Error(), now })
+// stop waits: a partition that needs a person keeps its place, so that the others
+// of its group go on. It reports whether to begin again, which is when the plan
+// that could not be read was given up.
+func (w *worker) stop(ctx context.Context, err error) bool {
+	var unreadable *Unreadable
+	errors.As(err, &unreadable)
+	resume := make(chan struct{})
+	w.note(w.id, func(h *Health, now time.Time) {
+		h.State, h.LastError, h.LastErrorAt, h.Unreadable = Stopped, err.Error(), now, unreadable
+		w.resume[w.id] = resume
+	})
 	w.log.ErrorContext(ctx, "partition stopped: it needs a person", slog.Any("error", err))
-	<-ctx.Done()
+	select {
+	case <-ctx.Done():
+	case <-resume:
+	}
+	w.note(w.id, func(h *Health, now time.Time) {
+		h.State, h.Unreadable, h.idleAt = Running, nil, now
+		delete(w.resume, w.id)
+	})
+	return ctx.Err() == nil
 }
 
 // once finishes the open plan, or makes one of what the log has and finishes it.
@@ -134,10 +152,25 @@ func (w *worker) readAgain(ctx context.Context, p *control.Plan) (*kafka.Range, 
 		return &kafka.Range{From: p.From, Next: p.Next}, nil
 	}
 	r, err := w.reader.ReadExactly(ctx, p.From, p.Next)
-	if err != nil {
+	if err == nil {
+		err = matches(p, &r)
+	}
+	var rewritten *MismatchError
+	var gone *kafka.OutOfRangeError
+	switch {
+	case errors.As(err, &rewritten):
+		return nil, &Unreadable{Plan: p, LostBefore: p.Next, err: err}
+	case errors.As(err, &gone):
+		u := &Unreadable{Plan: p, LostBefore: p.Next, err: fmt.Errorf("read plan again: %w", err)}
+		if gone.LogStart > p.From && gone.LogStart < p.Next {
+			// What is behind can still be read, as a plan of its own.
+			u.LostBefore = gone.LogStart
+		}
+		return nil, u
+	case err != nil:
 		return nil, w.readFailed(fmt.Errorf("read plan again: %w", err))
 	}
-	return &r, matches(p, &r)
+	return &r, nil
 }
 
 // read makes a plan of what the log has from next on, none when that is nothing.

@@ -26,7 +26,7 @@ type MismatchError struct {
 
 func (e *MismatchError) Error() string {
 	return fmt.Sprintf("read plan of %s/%d again: offsets [%d, %d): %s: the log was rewritten under the aggregator; "+
-		"restore it, or set up the control store and the topic anew together", e.Topic, e.Partition, e.From, e.Next, e.Problem)
+		"restore it, or count the range as lost with `cavra-aggregator ingest give-up`", e.Topic, e.Partition, e.From, e.Next, e.Problem)
 }
 
 // sum is the digest over all that a range holds. Every part has its length

@@ -25,6 +25,7 @@ const (
 	MaxPage       = 500
 	maxReferences = 1000
 	maxStatements = 100
+	maxLost       = 100
 	// MaxExport bounds a page of evidence, in statements, and maxExportBytes in
 	// bytes of envelopes; a page always has at least one.
 	MaxExport      = 10_000
@@ -41,6 +42,7 @@ var ErrCursor = errors.New("the cursor is not one that this list gave")
 type Config struct {
 	Rows      *clickhouse.Reader
 	Control   *control.Store
+	Ingest    Ingest
 	Catalogue *finding.Catalogue
 	Now       func() time.Time
 }
@@ -50,8 +52,8 @@ type Service struct{ cfg Config }
 
 // New returns a Service.
 func New(cfg Config) (*Service, error) {
-	if cfg.Rows == nil || cfg.Control == nil || cfg.Catalogue == nil || cfg.Now == nil {
-		return nil, errors.New("serve: rows, control store, catalogue and clock are all required")
+	if cfg.Rows == nil || cfg.Control == nil || cfg.Ingest == nil || cfg.Catalogue == nil || cfg.Now == nil {
+		return nil, errors.New("serve: rows, control store, ingest, catalogue and clock are all required")
 	}
 	return &Service{cfg}, nil
 }

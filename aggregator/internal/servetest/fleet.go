@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/cavra/cavra/aggregator/internal/access"
+	"github.com/cavra/cavra/aggregator/internal/serve"
 	"github.com/cavra/cavra/schemas/predicate"
 	"github.com/cavra/cavra/sdk/attest"
 	"github.com/cavra/cavra/sdk/identity"
@@ -66,6 +67,8 @@ func samples() []scanned {
 //   - "new-here" has said nothing; "lost-laptop" is revoked.
 //   - A bit was flipped in one envelope; an unknown key signed another.
 //   - The other tenant has one agent, with an artifact of its own.
+//   - The log dropped three messages before they were read. Of its partitions one
+//     runs, one lags behind, and one has stopped at a plan that cannot be read.
 func Start(tb testing.TB) *Fleet {
 	f := Empty(tb)
 	f.gpuNode()
@@ -80,6 +83,14 @@ func Start(tb testing.TB) *Fleet {
 	f.feed(f.Now.Add(-time.Minute), lost.heartbeat(0))
 	f.stranger()
 	f.otherTenant()
+	f.LoseRange(f.Now.Add(-2*time.Hour), 3)
+	seen := f.Now.Add(-3 * time.Minute)
+	f.Partitions = []serve.IngestPartition{
+		{Partition: 0, State: "running", Next: f.next, LogEnd: f.next, LastCommitAt: &seen},
+		{Partition: 1, State: "stalled", Next: 7, LogEnd: 1207, Lag: 1200, LastError: "insert into scans: no room on the disk", LastErrorAt: &seen},
+		{Partition: 2, State: "stopped", Next: 40, LogEnd: 60, Lag: 20, LastError: "read plan again: other messages than there were", LastErrorAt: &seen,
+			Unreadable: &serve.UnreadablePlan{From: 40, Next: 60, Messages: 20, LostBefore: 60, PlannedAt: seen}},
+	}
 	return f
 }
 

@@ -40,6 +40,10 @@ type Fleet struct {
 	Artifacts, Statements map[string]predicate.Digest
 	Envelopes             map[string][]byte
 	Agents                map[string]string
+	// Partitions are how ingest does, and GivenUp the plans that it was told to
+	// give up; those of Partitions can be.
+	Partitions []serve.IngestPartition
+	GivenUp    []string
 
 	tb       testing.TB
 	db       *clickhouse.DB
@@ -88,7 +92,7 @@ func Empty(tb testing.TB) *Fleet {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	f.Service, err = serve.New(serve.Config{Rows: f.db.Reader(), Control: f.Store, Catalogue: catalogue, Now: f.Clock})
+	f.Service, err = serve.New(serve.Config{Rows: f.db.Reader(), Control: f.Store, Ingest: log{f}, Catalogue: catalogue, Now: f.Clock})
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -111,15 +115,43 @@ func (f *Fleet) Revoke(ctx context.Context, tenant, agent string) error {
 	return f.Store.RevokeAgent(ctx, tenant, agent)
 }
 
+// log is the fleet's log.
+type log struct{ *Fleet }
+
+// Health lists the fleet's partitions.
+func (l log) Health() []serve.IngestPartition { return l.Partitions }
+
+// GiveUp remembers what is given up.
+func (l log) GiveUp(_ context.Context, partition int, from, next int64, by, reason string) error {
+	for _, p := range l.Partitions {
+		if u := p.Unreadable; u != nil && p.Partition == partition && u.From == from && u.Next == next {
+			l.Fleet.GivenUp = append(l.Fleet.GivenUp, fmt.Sprintf("%d [%d, %d) by %s: %s", partition, from, next, by, reason))
+			return nil
+		}
+	}
+	return serve.ErrNothingToGiveUp
+}
+
+// LoseRange has ingest take in a range that the log does not hold any more.
+func (f *Fleet) LoseRange(at time.Time, n int64) {
+	f.tb.Helper()
+	f.take(&row.Range{Topic: topic.Statements, From: f.next, To: f.next + n, PlannedAt: at, Lost: true})
+}
+
 // feed takes messages in as one plan does, as if they had arrived then.
 func (f *Fleet) feed(at time.Time, messages ...[]byte) {
 	f.tb.Helper()
-	ctx := f.tb.Context()
 	r := &row.Range{Topic: topic.Statements, From: f.next, To: f.next + int64(len(messages)), PlannedAt: at}
 	for i, m := range messages {
 		r.Messages = append(r.Messages, row.Message{Offset: f.next + int64(i), Value: m})
 	}
-	plan := &control.Plan{Topic: r.Topic, From: r.From, Next: r.To, Count: int64(len(messages)), SHA256: sha256.Sum256([]byte{byte(f.next)}), Owner: "test"}
+	f.take(r)
+}
+
+func (f *Fleet) take(r *row.Range) {
+	f.tb.Helper()
+	ctx := f.tb.Context()
+	plan := &control.Plan{Topic: r.Topic, From: r.From, Next: r.To, Count: int64(len(r.Messages)), SHA256: sha256.Sum256([]byte{byte(f.next)}), Owner: "test"}
 	if err := f.Store.RecordPlan(ctx, plan); err != nil {
 		f.tb.Fatal(err)
 	}

@@ -134,6 +134,7 @@ func register(cfg Config, mux *http.ServeMux) (huma.API, error) {
 	o.posture()
 	o.agents()
 	o.evidence()
+	o.ingest()
 	o.tokens()
 	exact(c.Components.Schemas)
 	return o.api, errors.Join(*o.faults...)
@@ -238,6 +239,8 @@ func (o operations) problem(ctx context.Context, err error) error {
 		return huma.Error409Conflict("the name is taken: choose another, or revoke that one first")
 	case errors.Is(err, access.ErrForbidden):
 		return huma.Error403Forbidden("nobody can give away a scope that they have not: leave it out, or use a token that has it")
+	case errors.Is(err, serve.ErrNothingToGiveUp):
+		return huma.Error409Conflict(serve.ErrNothingToGiveUp.Error() + ": look at GET /v1/ingest, of the aggregator that has the partition")
 	case errors.Is(err, serve.ErrNotOperator):
 		return huma.Error403Forbidden(serve.ErrNotOperator.Error())
 	case errors.Is(err, attest.ErrBadSignature), errors.Is(err, predicate.ErrNotCanonical):

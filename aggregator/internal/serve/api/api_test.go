@@ -12,6 +12,7 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -19,6 +20,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/cavra/cavra/aggregator/internal/access"
+	"github.com/cavra/cavra/aggregator/internal/control"
 	"github.com/cavra/cavra/aggregator/internal/embedded/clickhouse/enginetest"
 	"github.com/cavra/cavra/aggregator/internal/serve"
 	"github.com/cavra/cavra/aggregator/internal/servetest"
@@ -95,6 +97,8 @@ func sample(f *servetest.Fleet, o operation, n int) (target, body string) {
 		body = `{"ttl_seconds":60,"agent_name":"x"}`
 	case "revoke-agent":
 		target = strings.Replace(target, f.Agents["notebook"], f.Agents["lost-laptop"], 1)
+	case "give-up-plan":
+		body = `{"partition":2,"from":40,"next":60,"reason":"the disk was replaced"}`
 	case "create-token":
 		body = fmt.Sprintf(`{"name":"made-%d","scopes":["tokens:write"]}`, n)
 	}
@@ -156,7 +160,7 @@ func TestFleet(t *testing.T) {
 	for name, check := range map[string]func(*testing.T, *servetest.Fleet){
 		"tenants are apart": tenantsAreApart, "figures are the fleet's": figuresAreTheFleets,
 		"artifacts page by page": artifactsPageByPage, "envelope is exact": envelopeIsExact,
-		"evidence page by page": evidencePageByPage,
+		"evidence page by page": evidencePageByPage, "ingest is the operator's": ingestIsTheOperators,
 	} {
 		t.Run(name, func(t *testing.T) { check(t, f) })
 	}
@@ -280,6 +284,47 @@ func envelopeIsExact(t *testing.T, f *servetest.Fleet) {
 	c.get(token, "/v1/artifacts/"+string(f.Artifacts["reverse-shell"])+"/evidence", &export)
 	if len(export.Envelopes) != 1 || !bytes.Equal(export.Envelopes[0], f.Envelopes["reverse-shell"]) || len(export.Keys) != 1 {
 		t.Errorf("export: %+v", export)
+	}
+}
+
+func ingestIsTheOperators(t *testing.T, f *servetest.Fleet) {
+	c := newClient(t, f)
+	ours, theirs := f.Token(access.DefaultTenant, t.Name()+"ours", access.Admin), f.Token(servetest.OtherTenant, t.Name()+"theirs", access.Admin)
+	// Another aggregator has partition 5.
+	if err := f.Store.RecordPlan(t.Context(), &control.Plan{Topic: topic.Statements, Partition: 5, Next: 9, Count: 9, Owner: "other"}); err != nil {
+		t.Fatal(err)
+	}
+	var got serve.IngestHealth
+	c.get(ours, "/v1/ingest", &got)
+	want := serve.IngestHealth{
+		Partitions: append(slices.Clone(f.Partitions), serve.IngestPartition{Partition: 5, State: "away"}),
+		Lost:       3, LostRanges: []serve.LostRange{{First: got.LostRanges[0].First, Last: got.LostRanges[0].First + 2, At: f.Now.Add(-2 * time.Hour)}},
+		GivenUp: []serve.GivenUp{},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("ingest (-want +got):\n%s", diff)
+	}
+	const path = "/v1/ingest/give-up"
+	for body, code := range map[string]int{
+		`{"partition":2,"from":40,"next":60,"reason":"the disk was replaced"}`: 204,
+		`{"partition":2,"from":40,"next":61,"reason":"a typo"}`:                409,
+		`{"partition":1,"from":7,"next":60,"reason":"it only lags"}`:           409,
+		`{"partition":2,"from":40,"next":60,"reason":""}`:                      422,
+		`{"partition":2,"from":40,"next":60}`:                                  422,
+	} {
+		if w := c.ask(http.MethodPost, path, body, bearer(ours)...); w.Code != code {
+			t.Errorf("POST %s %s: %d %s", path, body, w.Code, w.Body)
+		}
+		if w := c.ask(http.MethodPost, path, body, bearer(theirs)...); w.Code == http.StatusNoContent {
+			t.Errorf("POST %s %s by a tenant's admin: %d", path, body, w.Code)
+		}
+	}
+	if w := c.ask(http.MethodGet, "/v1/ingest", "", bearer(theirs)...); w.Code != http.StatusForbidden {
+		t.Errorf("GET /v1/ingest by a tenant's admin: %d %s", w.Code, w.Body)
+	}
+	by := "2 [40, 60) by " + t.Name() + "ours: the disk was replaced"
+	if diff := cmp.Diff([]string{by}, f.GivenUp); diff != "" {
+		t.Errorf("given up (-want +got):\n%s", diff)
 	}
 }
 

@@ -146,6 +146,30 @@ func (o operations) evidence() {
 		})
 }
 
+// GiveUpRequest names a plan that cannot be read again.
+type GiveUpRequest struct {
+	Partition int    `json:"partition" minimum:"0" maximum:"2147483647"`
+	From      int64  `json:"from" minimum:"0" doc:"The plan's, as GET /v1/ingest gives it."`
+	Next      int64  `json:"next" minimum:"1" doc:"The plan's, as GET /v1/ingest gives it."`
+	Reason    string `json:"reason" minLength:"1" maxLength:"500" doc:"Why the log cannot be restored; it is kept with the record."`
+}
+
+func (o operations) ingest() {
+	add(o, access.Admin, get("get-ingest", "/v1/ingest", "Ingest", "How the log is taken in: partitions, what was lost, and what was given up. For the aggregator's operator alone.", "ingest"),
+		func(ctx context.Context, p access.Principal, _ *none) (*body[serve.IngestHealth], error) {
+			doc, err := o.cfg.Service.IngestHealth(ctx, p)
+			return &body[serve.IngestHealth]{doc}, err
+		})
+	add(o, access.Admin, huma.Operation{
+		OperationID: "give-up-plan", Method: http.MethodPost, Path: "/v1/ingest/give-up", Summary: "Give up a plan that cannot be read again",
+		Description: "Counts what the plan held as lost, with a record of who decided it and why, and lets its partition go on. " +
+			"Only a plan that its partition has stopped at because the log does not hold it any more can be given up. For the aggregator's operator alone.",
+		Tags: []string{"ingest"}, DefaultStatus: http.StatusNoContent, Errors: []int{http.StatusConflict},
+	}, func(ctx context.Context, p access.Principal, in *body[GiveUpRequest]) (*none, error) {
+		return nil, o.cfg.Service.GiveUp(ctx, p, in.Body.Partition, in.Body.From, in.Body.Next, in.Body.Reason)
+	})
+}
+
 // JoinTokenRequest asks for a join token.
 type JoinTokenRequest struct {
 	TTLSeconds int64  `json:"ttl_seconds" minimum:"1" maximum:"2592000" doc:"How long it is good, at most 30 days."`

@@ -144,6 +144,7 @@ func TestPages(t *testing.T) {
 	for name, check := range map[string]func(*testing.T, *servetest.Fleet, http.Handler){
 		"who may see what": whoMaySeeWhat, "tenants are apart": tenantsAreApart, "every page keeps the policy": everyPageKeepsThePolicy,
 		"nothing to assess": nothingToAssess, "odd queries": oddQueries, "drill down": drillDown, "a session's life": sessionsLife,
+		"ingest on the overview": ingestOnTheOverview,
 	} {
 		t.Run(name, func(t *testing.T) { check(t, f, h) })
 	}
@@ -296,6 +297,25 @@ func drillDown(t *testing.T, f *servetest.Fleet, h http.Handler) {
 	page = b.do(http.MethodGet, "/artifacts/"+string(f.Artifacts["cut-short"]), "").Body.String()
 	if !strings.Contains(page, "Not complete") || !strings.Contains(page, "truncated") {
 		t.Error("the page of an artifact that was cut short does not say so")
+	}
+}
+
+func ingestOnTheOverview(t *testing.T, f *servetest.Fleet, h http.Handler) {
+	page := login(t, h, f.Token(access.DefaultTenant, "ingest", access.Admin)).do(http.MethodGet, "/", "").Body.String()
+	for _, want := range []string{
+		`id="running">1<`, `id="behind">1<`, `id="stopped">1<`, `id="waiting">1,220<`, `id="lost">3<`,
+		"no room on the disk", "cavra-aggregator ingest give-up", `id="revoked">1<`, `id="never">1<`,
+	} {
+		if !strings.Contains(page, want) {
+			t.Errorf("the operator's overview has not %q", want)
+		}
+	}
+	for who, token := range map[string]string{
+		"another tenant's admin": f.Token(servetest.OtherTenant, "ingest", access.Admin), "a reader": f.Token(access.DefaultTenant, "ingest2", access.PostureRead, access.AgentsRead),
+	} {
+		if page := login(t, h, token).do(http.MethodGet, "/", "").Body.String(); strings.Contains(page, "ingest-h") {
+			t.Errorf("%s sees how all tenants' log is taken in", who)
+		}
 	}
 }
 

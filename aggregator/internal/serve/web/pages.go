@@ -39,6 +39,37 @@ type overviewBody struct {
 	// Unattributed counts what named no known key, for an Operator.
 	Operator     bool
 	Unattributed uint64
+	// Ingest is how the log is taken in, for an Operator.
+	Ingest *ingestBody
+}
+
+// ingestBody is how the log is taken in, summed up.
+type ingestBody struct {
+	serve.IngestHealth
+	Running, Behind, Stopped, Away, Waiting uint64
+	// Troubled are the partitions that do not run.
+	Troubled []serve.IngestPartition
+}
+
+func ingestOf(h serve.IngestHealth) *ingestBody {
+	b := &ingestBody{IngestHealth: h}
+	for _, p := range h.Partitions {
+		b.Waiting += uint64(p.Lag)
+		switch p.State {
+		case "running":
+			b.Running++
+			continue
+		case "away":
+			b.Away++
+			continue
+		case "stopped":
+			b.Stopped++
+		default:
+			b.Behind++
+		}
+		b.Troubled = append(b.Troubled, p)
+	}
+	return b
 }
 
 func (s *site) overview(ctx context.Context, p access.Principal, _ *http.Request) (view, error) {
@@ -58,6 +89,11 @@ func (s *site) overview(ctx context.Context, p access.Principal, _ *http.Request
 		if b.Unattributed, err = s.cfg.Service.CountUnattributed(ctx, p); err != nil {
 			return view{}, err
 		}
+		health, err := s.cfg.Service.IngestHealth(ctx, p)
+		if err != nil {
+			return view{}, err
+		}
+		b.Ingest = ingestOf(health)
 	}
 	for _, verdict := range verdicts {
 		if verdict == string(predicate.Pass) || len(b.Worst) >= worstCount {
