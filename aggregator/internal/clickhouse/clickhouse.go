@@ -130,7 +130,8 @@ func loopback(addresses []string) bool {
 
 // Config says how rows are kept. Start from Default.
 type Config struct {
-	// RetentionDays is how long rows are kept after they were received.
+	// RetentionDays is how long rows are kept after they were received, 1 to
+	// MaxRetentionDays.
 	RetentionDays int
 	// Cluster, if not empty, is the name of a cluster of one shard.
 	Cluster string
@@ -139,6 +140,11 @@ type Config struct {
 	// QueryTimeout bounds one question, and one statement of a migration.
 	QueryTimeout time.Duration
 }
+
+// MaxRetentionDays is thirty years. A row's end of life is a DateTime, whose 32
+// bits end in February 2106: a later one would wrap around to 1970, and the row
+// be deleted at once. So rows may be received until 2076.
+const MaxRetentionDays = 30 * 365
 
 // Default returns the settings that do not depend on the installation.
 func Default() Config {
@@ -150,8 +156,8 @@ var clusterName = regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,63}$`)
 // Validate reports every setting that cannot work.
 func (c Config) Validate() error {
 	var errs []error
-	if c.RetentionDays < 1 || c.RetentionDays > 36_500 {
-		errs = append(errs, fmt.Errorf("clickhouse: retention days: %d is not within 1 and 36,500", c.RetentionDays))
+	if c.RetentionDays < 1 || c.RetentionDays > MaxRetentionDays {
+		errs = append(errs, fmt.Errorf("clickhouse: retention days: %d is not within 1 and %d", c.RetentionDays, MaxRetentionDays))
 	}
 	if c.Cluster != "" && !clusterName.MatchString(c.Cluster) {
 		errs = append(errs, fmt.Errorf("clickhouse: cluster %q: want a plain name", c.Cluster))

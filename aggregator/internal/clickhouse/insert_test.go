@@ -181,6 +181,37 @@ func TestMigrateAgain(t *testing.T) {
 	}
 }
 
+// TestTheLongestRetentionEndsBeforeTimeDoes: what is received today is kept, and
+// one that would be deleted at once is refused.
+func TestTheLongestRetentionEndsBeforeTimeDoes(t *testing.T) {
+	cfg := Default()
+	cfg.RetentionDays = MaxRetentionDays + 1
+	if _, err := New(nil, cfg); err == nil || !strings.Contains(err.Error(), "10950") {
+		t.Errorf("a day more: %v", err)
+	}
+	cfg.RetentionDays = MaxRetentionDays
+	db, err := New(enginetest.Start(t), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx := context.Background()
+	if err := db.Migrate(ctx); err != nil {
+		t.Fatal(err)
+	}
+	scan := filled[row.Scan](t, 1)
+	scan.ReceivedAt = time.Now()
+	if err := db.Insert(ctx, &row.Batch{Scans: []row.Scan{scan}}, "token"); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.conn.Exec(ctx, "OPTIMIZE TABLE scans FINAL"); err != nil {
+		t.Fatal(err)
+	}
+	var rows uint64
+	if err := db.ask(ctx, "SELECT count() FROM scans", &rows); err != nil || rows != 1 {
+		t.Errorf("%d rows are left, %v", rows, err)
+	}
+}
+
 func TestASchemaThatDoesNotFitIsRefused(t *testing.T) {
 	db := newDB(t)
 	ctx := context.Background()

@@ -96,7 +96,6 @@ type Control struct {
 const (
 	DefaultListen    = "127.0.0.1:8480"
 	DefaultKafkaPort = 9480
-	maxRetentionDays = 10_950
 )
 
 // Default returns the settings of an installation that says nothing.
@@ -126,8 +125,8 @@ func Load(name string) (Config, error) {
 func (c Config) Validate() error {
 	errs := []error{c.validateListen()}
 	// ClickHouse's TTL counts in 32-bit seconds, which end in 2106.
-	if c.RetentionDays < 1 || c.RetentionDays > maxRetentionDays {
-		errs = append(errs, fmt.Errorf("retention_days: %d is not within 1 and %d", c.RetentionDays, maxRetentionDays))
+	if c.RetentionDays < 1 || c.RetentionDays > clickhouse.MaxRetentionDays {
+		errs = append(errs, fmt.Errorf("retention_days: %d is not within 1 and %d", c.RetentionDays, clickhouse.MaxRetentionDays))
 	}
 	if c.Embedded.MaxBytes < 1<<30 {
 		errs = append(errs, fmt.Errorf("embedded.max_bytes: %d is less than 1 GiB", c.Embedded.MaxBytes))
