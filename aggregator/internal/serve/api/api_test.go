@@ -515,11 +515,12 @@ func FuzzParameters(f *testing.F) {
 	f.Add(0, "", "after=300-x&verdict=%ff")
 	f.Add(5, fleet.Agents["notebook"], "after=18446744073709551615-1-"+strings.Repeat("f", 64))
 	f.Add(5, "x", "after=1-2-&limit=10001")
+	f.Add(8, "sha256:"+strings.Repeat("0", 64), "after=4503599627370497-"+strings.Repeat("f", 64))
 	f.Add(6, "x", "unattributed=maybe&offset=10000000&limit=500")
 	f.Add(2, "x", "limit=1;limit=2&%zz&status=open&status=closed")
 	f.Fuzz(func(t *testing.T, which int, segment, query string) {
 		c := newClient(t, fleet)
-		paths := []string{"/v1/artifacts", "/v1/artifacts/{}", "/v1/exposures", "/v1/agents/{}", "/v1/statements/{}/envelope", "/v1/agents/{}/evidence", "/v1/quarantine", "/v1/tokens"}
+		paths := []string{"/v1/artifacts", "/v1/artifacts/{}", "/v1/exposures", "/v1/agents/{}", "/v1/statements/{}/envelope", "/v1/agents/{}/evidence", "/v1/quarantine", "/v1/tokens", "/v1/artifacts/{}/evidence"}
 		r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil)
 		r.URL.Path = strings.ReplaceAll(paths[(which%len(paths)+len(paths))%len(paths)], "{}", segment)
 		r.URL.RawQuery = query
