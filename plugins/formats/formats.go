@@ -22,6 +22,8 @@ import (
 	"github.com/cavra/cavra/plugins/formats/numpy"
 	"github.com/cavra/cavra/plugins/formats/opaque"
 	"github.com/cavra/cavra/plugins/formats/pickle"
+	"github.com/cavra/cavra/plugins/formats/rar"
+	"github.com/cavra/cavra/plugins/formats/sevenzip"
 	"github.com/cavra/cavra/plugins/formats/tar"
 	"github.com/cavra/cavra/plugins/formats/zip"
 )
@@ -45,7 +47,7 @@ func registry() []content.Format {
 	for _, f := range inert.Images() {
 		list = append(list, f)
 	}
-	list = append(list, lfs.Format{}, inert.Text{})
+	list = append(list, sevenzip.Format{}, rar.Format{}, lfs.Format{}, inert.Text{})
 	for _, f := range opaque.Formats() {
 		list = append(list, f)
 	}
@@ -68,7 +70,7 @@ func WithLimits(l content.Limits) scanner.Scanner {
 
 // Describe implements scanner.Scanner.
 func (*program) Describe() scanner.Description {
-	rules := slices.Concat([]string{"content.polyglot"}, pickle.Rules(), zip.Rules(), numpy.Rules(), compressed.Rules(), lfs.Rules(), tar.Rules())
+	rules := slices.Concat([]string{"content.polyglot"}, pickle.Rules(), zip.Rules(), numpy.Rules(), compressed.Rules(), lfs.Rules(), tar.Rules(), sevenzip.Rules(), rar.Rules())
 	slices.Sort(rules)
 	return scanner.Description{Name: Name, Version: Version, RulesetVersion: RulesetVersion, Rules: slices.Compact(rules)}
 }

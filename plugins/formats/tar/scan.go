@@ -56,14 +56,16 @@ type archive struct {
 	global, local      pax
 	longName, longLink *string
 
-	seen  map[string]bool
-	torch map[string]bool
+	seen map[string]bool
+	// entries counts headers; torch those names that its archives have.
+	entries int64
+	torch   map[string]bool
 }
 
 // Scan implements content.Format.
 func (Format) Scan(ctx context.Context, v *content.Visit) error {
 	v.Format = ID
-	a := &archive{Visit: v, strange: -1, seen: make(map[string]bool), torch: make(map[string]bool)}
+	a := &archive{Visit: v, strange: -1, seen: make(map[string]bool), torch: make(map[string]bool, 3)}
 	var block [blockSize]byte
 	for a.at < v.Size {
 		if err := ctx.Err(); err != nil {
@@ -93,6 +95,11 @@ func (a *archive) step(ctx context.Context, b []byte) error {
 			a.Found("archive.entry.hidden", where, a.at, h.name, "entry behind the end")
 		}
 		h.at = a.at
+		if a.entries++; a.entries > a.Budget.Members {
+			a.Limited(where, a.at, a.Size, predicate.LimitMembers)
+			a.at = a.Size
+			return nil
+		}
 		return a.entry(ctx, h)
 	}
 	zero := true
@@ -252,7 +259,11 @@ func (a *archive) check(h *header) {
 	if a.seen[key] {
 		a.Found("archive.entry.duplicate", where, h.at, h.name)
 	}
-	a.seen[key], a.torch[h.name] = true, true
+	a.seen[key] = true
+	switch h.name {
+	case "storages", "tensors", "pickle":
+		a.torch[h.name] = true
+	}
 }
 
 // file scans an entry's data, which lie from a.at to end.

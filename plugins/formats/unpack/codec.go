@@ -46,6 +46,11 @@ func (c Codec) Is(head []byte) bool { return c.is != nil && c.is(head) }
 // Deflate is raw deflate (RFC 1951), as in zip archives.
 func Deflate() Codec { return Codec{id: "deflate", cost: 1, begin: deflate, alone: true} }
 
+// Plain is no compression.
+func Plain() Codec {
+	return Codec{id: "plain", cost: 1, alone: true, begin: func(s *Stream) (io.Reader, error) { return s.src, nil }}
+}
+
 // Gzip is RFC 1952, with any number of members.
 func Gzip() Codec {
 	return Codec{id: "gzip", cost: 1, begin: gzip, is: func(h []byte) bool {

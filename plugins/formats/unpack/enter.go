@@ -21,6 +21,15 @@ type Member struct {
 	Most int64
 	// Class is the location class of what is found.
 	Class string
+	// Parts are the members that the content consists of, one behind the other;
+	// without any, it is one member with the name Name.
+	Parts []Part
+}
+
+// Part is a member of a solid block.
+type Part struct {
+	Name string
+	Size int64
 }
 
 // Result is what became of a member.
@@ -61,7 +70,7 @@ func Enter(ctx context.Context, v *content.Visit, m Member) (Result, error) {
 		v.Unread(m.Start, m.Start, f.Reason)
 	}
 	if c.Fault == nil || c.Size > 0 {
-		r.Outcome, err = v.Enter(ctx, content.Span{Name: m.Name, Bytes: c, Size: c.Size, Start: m.Start, End: end})
+		r.Outcome, err = m.enter(ctx, v, c, end)
 	}
 	if errors.Is(err, ErrSpent) {
 		v.Found("archive.limit", m.Class, m.Start, m.Name, "more than may be decompressed")
@@ -70,4 +79,33 @@ func Enter(ctx context.Context, v *content.Visit, m Member) (Result, error) {
 		r.Outcome, err = content.Outcome{}, nil
 	}
 	return r, errors.Join(err, c.Close())
+}
+
+// enter scans the content, whole or part by part.
+func (m Member) enter(ctx context.Context, v *content.Visit, c *Content, end int64) (content.Outcome, error) {
+	if len(m.Parts) == 0 {
+		return v.Enter(ctx, content.Span{Name: m.Name, Bytes: c, Size: c.Size, Start: m.Start, End: end})
+	}
+	all, at := content.Outcome{Complete: true}, int64(0)
+	parts := m.Parts
+	for at < c.Size || len(parts) > 0 {
+		p := Part{Size: c.Size - at}
+		if len(parts) > 0 {
+			p, parts = parts[0], parts[1:]
+		} else {
+			v.Found("archive.entry.hidden", m.Class, m.Start, "content of no member")
+		}
+		n := max(0, min(p.Size, c.Size-at))
+		if n < p.Size && c.Fault == nil {
+			v.Found("archive.malformed", m.Class, m.Start, p.Name, "content is cut short")
+			v.Unread(m.Start, m.Start, predicate.Truncated)
+		}
+		out, err := v.Enter(ctx, content.Span{Name: p.Name, Bytes: io.NewSectionReader(c, at, n), Size: n, Start: m.Start, End: end})
+		if err != nil {
+			return content.Outcome{}, err
+		}
+		all.Complete = all.Complete && out.Complete
+		at += n
+	}
+	return all, nil
 }

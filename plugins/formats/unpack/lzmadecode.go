@@ -353,6 +353,7 @@ func (d *decoder) Read(p []byte) (int, error) {
 	n := 0
 	for n < len(p) && d.err == nil {
 		if d.out == 0 {
+			d.mark()
 			return n, io.EOF
 		}
 		if d.copy == 0 {
@@ -378,6 +379,19 @@ func (d *decoder) Read(p []byte) (int, error) {
 		}
 	}
 	return n, d.err
+}
+
+// mark reads over the mark that may stand at the end of content whose size is
+// known.
+func (d *decoder) mark() {
+	if d.in >= 0 || d.ended || d.code == 0 {
+		return
+	}
+	d.ended = true
+	pos := int(d.total) & (1<<d.pb - 1)
+	if d.bit(&d.p.isMatch[d.state][pos]) == 1 {
+		d.match(pos)
+	}
 }
 
 // newDecoder begins a stream of LZMA by its properties; a size below 0 is not
