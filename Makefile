@@ -66,6 +66,11 @@ test-python: ## Compare the pickle scanner with CPython's unpicklers (needs pyth
 bench: build engine ## Measure against picklescan, openssl, cat, and ingest (needs python3 with pip, and openssl)
 	go run ./testbed/bench -bin $(BIN)
 
+# Needs more: Python.
+.PHONY: bench-peers
+bench-peers: build engine ## Compare detection with picklescan, modelscan, fickling and modelaudit (needs python3 with pip)
+	go run ./testbed/bench -bin $(BIN) -peers
+
 .PHONY: scenario-long
 scenario-long: build engine ## The crash scenario with 2,000 files and more kills (takes some five minutes)
 	cd testbed && CAVRA_SCENARIO_LONG=1 go test -count=1 -timeout 20m -v -run 'TestKilledAnywhere$$' ./scenario

@@ -44,7 +44,7 @@ func (b *bench) torch(ctx context.Context) error {
 	const times = 3
 	var hashes []time.Duration
 	for range times {
-		c, err := measure(ctx, []int{0}, "openssl", "dgst", "-sha256", file)
+		c, err := measure(ctx, []int{0}, nil, "openssl", "dgst", "-sha256", file)
 		if err != nil {
 			return err
 		}
@@ -89,7 +89,7 @@ func (b *bench) tree(ctx context.Context, name string, write func(dir string, n 
 	const times = 3
 	var reads []time.Duration
 	for range times {
-		c, err := measure(ctx, []int{0}, "sh", "-c", `find "$1" -type f -exec cat {} + | wc -c`, "sh", dir)
+		c, err := measure(ctx, []int{0}, nil, "sh", "-c", `find "$1" -type f -exec cat {} + | wc -c`, "sh", dir)
 		if err != nil {
 			return err
 		}

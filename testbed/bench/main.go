@@ -7,6 +7,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -25,9 +26,10 @@ func main() {
 	bin := flag.String("bin", "bin", "folder of the built programs")
 	flag.StringVar(&b.cache, "cache", ".cache/bench", "folder for the reference scanner's virtual environment")
 	flag.DurationVar(&b.limit, "limit", 8*time.Minute, "what the whole run may take")
+	peers := flag.Bool("peers", false, "compare detection with other scanners instead")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := b.run(ctx, *bin, os.Stdout)
+	err := b.run(ctx, *bin, *peers, os.Stdout)
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -41,12 +43,14 @@ type bench struct {
 	programs stack.Programs
 	dir      string
 	rows     []row
+	// peers are lines of the other table: files, scanner, outcomes, cost.
+	peers [][4]string
 }
 
 // row is a line of the table.
 type row struct{ what, ours, theirs, ratio, how string }
 
-func (b *bench) run(ctx context.Context, bin string, out io.Writer) (err error) {
+func (b *bench) run(ctx context.Context, bin string, peers bool, out io.Writer) (err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, b.limit, fmt.Errorf("the run took longer than %s", b.limit))
 	defer cancel()
 	if bin, err = filepath.Abs(bin); err != nil {
@@ -67,6 +71,22 @@ func (b *bench) run(ctx context.Context, bin string, out io.Writer) (err error) 
 			err = removed
 		}
 	}()
+	if peers {
+		return errors.Join(b.comparePeers(ctx), b.printPeers(out))
+	}
+	return b.measureAll(ctx, out)
+}
+
+func (b *bench) printPeers(out io.Writer) error {
+	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	_, _ = fmt.Fprintf(t, "files\tscanner\toutcomes\ttime and memory\n") // Flush gives the error
+	for _, r := range b.peers {
+		_, _ = fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", r[0], r[1], r[2], r[3])
+	}
+	return t.Flush()
+}
+
+func (b *bench) measureAll(ctx context.Context, out io.Writer) error {
 	for _, m := range []struct {
 		name string
 		do   func(context.Context) error

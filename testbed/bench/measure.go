@@ -18,8 +18,9 @@ import (
 // cost is what a command took.
 type cost struct {
 	wall time.Duration
-	// memory is the sum over its processes of the most that each had resident,
-	// in bytes: an upper bound of what it had at any moment.
+	// memory is the highest sum, over the processes that lived at a moment, of
+	// the most that each had resident so far, in bytes: an upper bound of what
+	// they had together.
 	memory int64
 	stdout []byte
 }
@@ -28,10 +29,12 @@ type cost struct {
 // most is kept by the system, so only one that lives shorter is missed.
 const sampleEvery = 5 * time.Millisecond
 
-// measure runs a command; an exit code that is not among codes is an error.
-func measure(ctx context.Context, codes []int, name string, args ...string) (cost, error) {
+// measure runs a command with env besides our own; an exit code that is not
+// among codes is an error.
+func measure(ctx context.Context, codes []int, env []string, name string, args ...string) (cost, error) {
 	cmd := exec.CommandContext(ctx, name, args...)
 	var stdout, stderr bytes.Buffer
+	cmd.Env = append(os.Environ(), env...)
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
@@ -44,17 +47,14 @@ func measure(ctx context.Context, codes []int, name string, args ...string) (cos
 	go func() { ended <- cmd.Wait() }()
 	tick := time.NewTicker(sampleEvery)
 	defer tick.Stop()
-	peaks := map[int]int64{}
+	var memory int64
 	for {
 		select {
 		case err := <-ended:
-			c := cost{wall: time.Since(began), stdout: stdout.Bytes()}
-			for _, p := range peaks {
-				c.memory += p
-			}
+			c := cost{wall: time.Since(began), stdout: stdout.Bytes(), memory: memory}
 			return c, judge(ctx, err, cmd, codes, stderr.Bytes())
 		case <-tick.C:
-			sample(cmd.Process.Pid, peaks)
+			memory = max(memory, resident(cmd.Process.Pid))
 		}
 	}
 }
@@ -75,14 +75,12 @@ func judge(ctx context.Context, err error, cmd *exec.Cmd, codes []int, stderr []
 	return fmt.Errorf("run %s: %s: %s", cmd.Path, cmd.ProcessState, stderr)
 }
 
-// sample notes the peaks of a process and its descendants.
-func sample(pid int, peaks map[int]int64) {
-	if peak, ok := peakOf(pid); ok {
-		peaks[pid] = max(peaks[pid], peak)
-	}
+// resident sums the peaks of a process and its descendants, as far as they live.
+func resident(pid int) int64 {
+	sum, ok := peakOf(pid)
 	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
-	if err != nil {
-		return // the pattern is ours
+	if err != nil || !ok {
+		return sum // it has just ended
 	}
 	for _, t := range tasks {
 		b, err := os.ReadFile(t)
@@ -91,10 +89,11 @@ func sample(pid int, peaks map[int]int64) {
 		}
 		for _, f := range strings.Fields(string(b)) {
 			if child, err := strconv.Atoi(f); err == nil {
-				sample(child, peaks)
+				sum += resident(child)
 			}
 		}
 	}
+	return sum
 }
 
 func peakOf(pid int) (int64, bool) {

@@ -12,13 +12,6 @@ import (
 	"time"
 
 	"github.com/cavra/cavra/schemas/report"
-	"github.com/cavra/cavra/testbed/stack"
-)
-
-// The reference scanner, pinned by version and digest.
-const (
-	picklescan     = "picklescan==1.0.5"
-	picklescanHash = "sha256:2abb3d4959a7ee9ccb1e1296db7c56f624bf6d345b93a0a9cf4185bc650dc2fd"
 )
 
 // denseItems is how many entries the measured pickle has; each has seven
@@ -36,7 +29,7 @@ func (b *bench) pickle(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	other, err := b.installPicklescan(ctx)
+	venv, err := b.installPeer(ctx, "picklescan")
 	if err != nil {
 		return err
 	}
@@ -50,7 +43,7 @@ func (b *bench) pickle(ctx context.Context) error {
 	if err := b.complete(ours.stdout); err != nil {
 		return err
 	}
-	theirs, err := measure(ctx, []int{0}, other, "-p", file)
+	theirs, err := measure(ctx, []int{0}, nil, filepath.Join(venv, "bin", "picklescan"), "-p", file)
 	if err != nil {
 		return err
 	}
@@ -76,7 +69,7 @@ func (b *bench) scans(ctx context.Context, dir string) (_ cost, how string, _ er
 	var walls []time.Duration
 	how = "median of 3"
 	for range 3 {
-		c, err := measure(ctx, []int{0}, b.programs.Cavra(), "scan", "--quiet", "--format", "json", "--fail-on", "never", "--allow-incomplete", dir)
+		c, err := measure(ctx, []int{0}, nil, b.programs.Cavra(), "scan", "--quiet", "--format", "json", "--fail-on", "never", "--allow-incomplete", dir)
 		if err != nil {
 			return cost{}, "", err
 		}
@@ -103,35 +96,6 @@ func (b *bench) complete(stdout []byte) error {
 		return errors.New("the scan was not complete, so its time says nothing")
 	}
 	return nil
-}
-
-// installPicklescan makes a virtual environment of its own, once.
-func (b *bench) installPicklescan(ctx context.Context) (string, error) {
-	venv := filepath.Join(b.cache, "venv-1.0.5")
-	program := filepath.Join(venv, "bin", "picklescan")
-	if _, err := os.Stat(program); err == nil {
-		return program, nil
-	}
-	if err := os.MkdirAll(b.cache, 0o755); err != nil {
-		return "", err
-	}
-	requirements := filepath.Join(b.dir, "requirements.txt")
-	if err := os.WriteFile(requirements, []byte(picklescan+" --hash="+picklescanHash+"\n"), 0o644); err != nil {
-		return "", err
-	}
-	for _, args := range [][]string{
-		{"python3", "-m", "venv", venv},
-		{filepath.Join(venv, "bin", "pip"), "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--require-hashes", "-r", requirements},
-	} {
-		out, err := stack.Command(ctx, nil, args[0], args[1:]...)
-		if err != nil {
-			return "", fmt.Errorf("install picklescan (python3 with venv and PyPI are needed): %w", err)
-		}
-		if out.Code != 0 {
-			return "", errors.Join(fmt.Errorf("install picklescan (python3 with venv and PyPI are needed): %s: exit code %d: %s%s", args[0], out.Code, out.Stdout, out.Stderr), os.RemoveAll(venv))
-		}
-	}
-	return program, nil
 }
 
 // writeDense writes a pickle of n small entries, as dense in opcodes as real

@@ -1,0 +1,200 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"embed"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/cavra/cavra/schemas/predicate"
+	"github.com/cavra/cavra/schemas/report"
+	"github.com/cavra/cavra/testbed/corpus"
+	"github.com/cavra/cavra/testbed/stack"
+)
+
+// peers has every peer's pinned packages, and the program that asks it.
+//
+//go:embed peers
+var peersFS embed.FS
+
+// peerNames are the open scanners of models that are compared with.
+var peerNames = []string{"picklescan", "modelscan", "fickling", "modelaudit"}
+
+// The outcomes of a scan of one file, in the order in which they are printed.
+// Silent means that nothing at all was said against it.
+var outcomes = []string{"silent", "warned", "failed", "error"}
+
+// benignFiles is of how many harmless files those are taken that every peer
+// reads: pickles and torch's archives of them.
+const benignFiles = 1000
+
+// comparePeers has CAVRA and each peer judge the same files: the hostile ones of
+// the corpus, of which none should be passed in silence, and harmless ones.
+// Only counts are printed: which file passes whom is nobody's recipe.
+func (b *bench) comparePeers(ctx context.Context) error {
+	hostile, benign := filepath.Join(b.dir, "hostile"), filepath.Join(b.dir, "benign")
+	n, err := writeHostile(hostile)
+	if err != nil {
+		return err
+	}
+	harmless, err := writeHarmless(benign)
+	if err != nil {
+		return err
+	}
+	for _, set := range []struct {
+		what, dir string
+		files     int
+	}{{"hostile", hostile, n}, {"harmless", benign, harmless}} {
+		ours, c, err := b.ourOutcomes(ctx, set.dir)
+		if err != nil {
+			return err
+		}
+		if err := b.peerRow(set.what, "CAVRA", set.files, ours, c); err != nil {
+			return err
+		}
+		for _, name := range peerNames {
+			theirs, c, err := b.peerOutcomes(ctx, name, set.dir)
+			if err != nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+			if err := b.peerRow(set.what, name, set.files, theirs, c); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// writeHostile writes what must not pass, and counts the files.
+func writeHostile(dir string) (int, error) {
+	n := 0
+	put := func(class string, content []byte) error {
+		n++
+		folder := filepath.Join(dir, class)
+		if err := os.MkdirAll(folder, 0o755); err != nil {
+			return err
+		}
+		// Peers go by the extension; this one they all know.
+		return os.WriteFile(filepath.Join(folder, fmt.Sprintf("%04d.pkl", n)), content, 0o644)
+	}
+	for _, a := range corpus.PickleAttacks() {
+		if err := put(a.Class, a.Content); err != nil {
+			return 0, err
+		}
+	}
+	return n, nil
+}
+
+func writeHarmless(dir string) (int, error) {
+	m, err := corpus.WriteManyHarmless(dir, benignFiles, 1)
+	if err != nil {
+		return 0, err
+	}
+	n := 0
+	for _, f := range m.Files {
+		if f.Format == "pickle" || f.Format == "torch-zip" {
+			n++
+		} else if err := os.Remove(filepath.Join(dir, filepath.FromSlash(f.Path))); err != nil {
+			return 0, err
+		}
+	}
+	return n, nil
+}
+
+func (b *bench) peerRow(set, name string, files int, got map[string]int, c cost) error {
+	total := 0
+	words := ""
+	for _, o := range outcomes {
+		total += got[o]
+		words += fmt.Sprintf("%d %s, ", got[o], o)
+	}
+	if total != files {
+		return fmt.Errorf("%s said of %d files what it thinks, and there are %d", name, total, files)
+	}
+	b.peers = append(b.peers, [4]string{fmt.Sprintf("%d %s files", files, set), name, words[:len(words)-2],
+		fmt.Sprintf("%s, %d MiB", c.wall.Round(10*time.Millisecond), c.memory/mib)})
+	return nil
+}
+
+func (b *bench) ourOutcomes(ctx context.Context, dir string) (map[string]int, cost, error) {
+	c, err := measure(ctx, []int{0}, nil, b.programs.Cavra(), "scan", "--quiet", "--format", "json", "--fail-on", "never", "--allow-incomplete", dir)
+	if err != nil {
+		return nil, cost{}, err
+	}
+	var r report.Report
+	if err := json.Unmarshal(c.stdout, &r); err != nil {
+		return nil, cost{}, fmt.Errorf("read report: %w", err)
+	}
+	word := map[predicate.Verdict]string{predicate.Pass: "silent", predicate.Warn: "warned", predicate.Fail: "failed", predicate.Error: "error"}
+	got := make(map[string]int)
+	for _, a := range r.Artifacts {
+		got[word[a.Verdict]]++
+	}
+	return got, c, nil
+}
+
+func (b *bench) peerOutcomes(ctx context.Context, name, dir string) (map[string]int, cost, error) {
+	venv, err := b.installPeer(ctx, name)
+	if err != nil {
+		return nil, cost{}, err
+	}
+	judge := filepath.Join(b.dir, "judge.py")
+	source, err := peersFS.ReadFile("peers/judge.py")
+	if err == nil {
+		err = os.WriteFile(judge, source, 0o644)
+	}
+	if err != nil {
+		return nil, cost{}, err
+	}
+	// A scan is nobody's business but ours: no usage statistics are sent.
+	env := []string{"PROMPTFOO_DISABLE_TELEMETRY=1", "DO_NOT_TRACK=1"}
+	c, err := measure(ctx, []int{0}, env, filepath.Join(venv, "bin", "python"), judge, name, dir)
+	if err != nil {
+		return nil, cost{}, err
+	}
+	got := make(map[string]int)
+	lines := bufio.NewScanner(bytes.NewReader(c.stdout))
+	for lines.Scan() {
+		var line struct{ Outcome string }
+		if err := json.Unmarshal(lines.Bytes(), &line); err != nil {
+			return nil, cost{}, fmt.Errorf("read outcome: %w", err)
+		}
+		got[line.Outcome]++
+	}
+	return got, c, lines.Err()
+}
+
+// installPeer makes a virtual environment of pinned packages, once.
+func (b *bench) installPeer(ctx context.Context, name string) (string, error) {
+	pinned, err := peersFS.ReadFile("peers/" + name + ".txt")
+	if err != nil {
+		return "", err
+	}
+	venv := filepath.Join(b.cache, name+"-"+predicate.DigestOf(pinned).Hex()[:12])
+	if _, err := os.Stat(venv); err == nil {
+		return venv, nil
+	}
+	requirements := filepath.Join(b.dir, name+".txt")
+	if err := errors.Join(os.MkdirAll(b.cache, 0o755), os.WriteFile(requirements, pinned, 0o644)); err != nil {
+		return "", err
+	}
+	for _, args := range [][]string{
+		{"python3", "-m", "venv", venv},
+		{filepath.Join(venv, "bin", "pip"), "install", "--quiet", "--disable-pip-version-check", "--no-deps", "-r", requirements},
+	} {
+		out, err := stack.Command(ctx, nil, args[0], args[1:]...)
+		if err == nil && out.Code != 0 {
+			err = fmt.Errorf("%s: exit code %d: %s%s", args[0], out.Code, out.Stdout, out.Stderr)
+		}
+		if err != nil {
+			return "", errors.Join(fmt.Errorf("install %s (python3 with venv and PyPI are needed): %w", name, err), os.RemoveAll(venv))
+		}
+	}
+	return venv, nil
+}
