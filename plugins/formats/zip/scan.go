@@ -95,7 +95,7 @@ func (Format) Scan(ctx context.Context, v *content.Visit) error {
 	a.dir = d
 	if d == nil {
 		v.Found("archive.malformed", where, 0, "no central directory")
-		a.dir = &directory{start: v.Size, end: v.Size, tail: v.Size, fileEnd: v.Size}
+		a.dir = &directory{start: v.Size, end: v.Size, tail: v.Size, comment: v.Size, fileEnd: v.Size}
 		v.Unread(v.Size, v.Size, predicate.Truncated)
 		return a.gaps(ctx, nil)
 	}
