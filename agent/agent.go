@@ -77,8 +77,11 @@ func (a *Agent) open(ctx context.Context) error {
 	if a.spool, err = openSpool(ctx, a.cfg, a.identity); err != nil {
 		return err
 	}
-	id := a.identity
-	if a.publisher, err = publish.New(source{a.spool}, id.Tenant, id.Agent, id.Kafka, a.cfg.Log); err != nil {
+	a.publisher, err = publish.New(publish.Config{
+		Source: source{a.spool}, Tenant: a.identity.Tenant, Agent: a.identity.Agent,
+		Access: publish.Access(a.identity.Kafka), Log: a.cfg.Log,
+	})
+	if err != nil {
 		return err
 	}
 	return a.openPlugins(ctx)
@@ -188,10 +191,10 @@ func (a *Agent) Run(ctx context.Context) error {
 var errDone = errors.New("the round is done")
 
 // RunOnce does one round, publishes everything, and returns once the broker has
-// acknowledged it.
+// acknowledged it, or once the brokers refuse what only a person can mend.
 func (a *Agent) RunOnce(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return a.publisher.Run(ctx) })
+	group.Go(func() error { return a.publisher.RunUntilRefused(ctx) })
 	group.Go(func() error {
 		if err := a.round(ctx); err != nil {
 			return err

@@ -26,8 +26,6 @@ import (
 	"github.com/cavra/cavra/schemas/predicate"
 	"github.com/cavra/cavra/sdk/diskio"
 	"github.com/cavra/cavra/sdk/identity"
-
-	"github.com/cavra/cavra/agent/internal/publish"
 )
 
 // The files of an agent's folder that are secret.
@@ -52,9 +50,26 @@ type Identity struct {
 	// KeyFile is the private key's file, in the same folder.
 	KeyFile string `json:"key_file"`
 	// Begun says that the epoch has its first statement in the spool.
-	Begun  bool           `json:"begun"`
-	Server string         `json:"server"`
-	Kafka  publish.Access `json:"kafka"`
+	Begun  bool   `json:"begun"`
+	Server string `json:"server"`
+	Kafka  Access `json:"kafka"`
+}
+
+// Access is the way to the topic, as the aggregator gave it.
+type Access struct {
+	Brokers   []string `json:"brokers"`
+	Topic     string   `json:"topic"`
+	Mechanism string   `json:"mechanism"`
+	Username  string   `json:"username"`
+	Password  string   `json:"password"`
+	TLS       bool     `json:"tls"`
+	CA        string   `json:"ca,omitempty"`
+}
+
+// LogValue shows everything but the password.
+func (a Access) LogValue() slog.Value {
+	return slog.GroupValue(slog.Any("brokers", a.Brokers), slog.String("topic", a.Topic),
+		slog.String("mechanism", a.Mechanism), slog.String("username", a.Username), slog.Bool("tls", a.TLS))
 }
 
 // LogValue shows who it is and no secret.
@@ -144,7 +159,7 @@ func identityOf(a *enrolv1.EnrolResponse, key *identity.Key, keyFile, server str
 	return Identity{
 		Tenant: a.GetTenant(), Agent: a.GetAgent(), Epoch: a.GetEpoch(), EpochCause: predicate.EpochCause(a.GetEpochCause()),
 		KeyID: key.Public().ID(), KeyFile: keyFile, Server: server,
-		Kafka: publish.Access{
+		Kafka: Access{
 			Brokers: k.GetBrokers(), Topic: k.GetTopic(), Mechanism: k.GetMechanism(), Username: k.GetUsername(),
 			Password: k.GetPassword(), TLS: k.GetTls(), CA: k.GetCaPem(),
 		},

@@ -1,43 +1,66 @@
 // Package publish brings what the spool holds to Kafka, in order, and says so
 // to the spool only after the broker's replicas have acknowledged it.
 //
-// It guarantees that a statement is sent until it is acknowledged, that one
-// batch is under way at a time, so that a chain arrives in its order, and that
-// an error which waiting cannot mend ends it with that error. Delivery is at
-// least once: the aggregator ignores what it has.
+// It guarantees that a statement is sent until it is acknowledged, whatever the
+// brokers answer meanwhile, that one batch is under way at a time, so that a
+// chain arrives in its order, and that what stands in the way is logged once,
+// by its kind and with what to do about it. Delivery is at least once: the
+// aggregator ignores what it has.
 package publish
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"math/rand/v2"
 	"time"
 
 	"github.com/segmentio/kafka-go"
-	"github.com/segmentio/kafka-go/sasl"
-	"github.com/segmentio/kafka-go/sasl/plain"
-	"github.com/segmentio/kafka-go/sasl/scram"
 
 	"github.com/cavra/cavra/schemas/topic"
 	"github.com/cavra/cavra/sdk/attest"
 )
 
-// The bounds of a batch and of the waits.
+// The bounds of a batch.
 const (
 	maxMessages = 500
-	maxBytes    = 900_000
-	// batchOverhead is what keys, headers and framing take: with one message of
-	// the largest size, a batch stays under Kafka's default bound.
-	batchOverhead = 16 << 10
-	writeTimeout  = 30 * time.Second
-	firstPause    = 200 * time.Millisecond
-	lastPause     = 30 * time.Second
+	// maxBatch keeps a batch under Kafka's default message.max.bytes of
+	// 1,048,588, with its own frame.
+	maxBatch = 1_020_000
+	// recordFrame is what a record needs besides key, value and headers; it is
+	// less in truth.
+	recordFrame = 48
 )
+
+// timing is how long things may take and how long to wait after they failed.
+type timing struct {
+	dial, write time.Duration
+	// away is for a cluster that does not answer or is not ready.
+	away pauses
+	// refused is for what only a person can mend: it may be mended at any time.
+	refused pauses
+}
+
+type pauses struct{ first, last time.Duration }
+
+func (p pauses) after(failures int) time.Duration {
+	pause := p.first
+	for range failures - 1 {
+		if pause *= 2; pause >= p.last {
+			return p.last
+		}
+	}
+	return pause
+}
+
+func defaultTiming() timing {
+	return timing{
+		dial: 10 * time.Second, write: 30 * time.Second,
+		away:    pauses{200 * time.Millisecond, 30 * time.Second},
+		refused: pauses{5 * time.Second, 5 * time.Minute},
+	}
+}
 
 // Batch is what is sent at once.
 type Batch struct {
@@ -52,87 +75,83 @@ type Source interface {
 	Next(ctx context.Context, most, mostBytes int) (Batch, error)
 }
 
-// Access is the way to the topic, as the enrolment gave it.
-type Access struct {
-	Brokers   []string `json:"brokers"`
-	Topic     string   `json:"topic"`
-	Mechanism string   `json:"mechanism"`
-	Username  string   `json:"username"`
-	Password  string   `json:"password"`
-	TLS       bool     `json:"tls"`
-	CA        string   `json:"ca,omitempty"`
-}
-
-// LogValue shows everything but the password.
-func (a Access) LogValue() slog.Value {
-	return slog.GroupValue(slog.Any("brokers", a.Brokers), slog.String("topic", a.Topic),
-		slog.String("mechanism", a.Mechanism), slog.String("username", a.Username), slog.Bool("tls", a.TLS))
+// Config is what a Publisher is made of.
+type Config struct {
+	Source Source
+	// Tenant and Agent are whose chain it is: they make the messages' key.
+	Tenant, Agent string
+	Access        Access
+	Log           *slog.Logger
 }
 
 // Publisher publishes one spool.
 type Publisher struct {
-	source Source
-	writer *kafka.Writer
-	key    []byte
-	log    *slog.Logger
+	cfg       Config
+	timing    timing
+	link      *link
+	end       context.CancelFunc
+	writer    *kafka.Writer
+	transport *kafka.Transport
+	key       []byte
+	// mostBytes bounds a batch of more than one message. It shrinks when the
+	// broker takes less.
+	mostBytes int
+	standing  standing
 }
 
 // New checks the access and connects to nothing. Close the Publisher.
-func New(source Source, tenant, agent string, access Access, log *slog.Logger) (*Publisher, error) {
-	if len(access.Brokers) == 0 || access.Topic == "" {
-		return nil, errors.New("publish: the enrolment names no brokers or no topic")
-	}
-	mechanism, err := mechanismOf(access)
+func New(cfg Config) (*Publisher, error) { return newPublisher(cfg, defaultTiming()) }
+
+func newPublisher(cfg Config, t timing) (*Publisher, error) {
+	l, err := newLink(cfg.Access, t)
 	if err != nil {
 		return nil, err
 	}
-	transport := &kafka.Transport{SASL: mechanism, DialTimeout: 10 * time.Second, ClientID: "cavra-agent"}
-	if access.TLS {
-		transport.TLS = &tls.Config{MinVersion: tls.VersionTLS12}
-		if access.CA != "" {
-			transport.TLS.RootCAs = x509.NewCertPool()
-			if !transport.TLS.RootCAs.AppendCertsFromPEM([]byte(access.CA)) {
-				return nil, errors.New("publish: the brokers' certificate authority holds no certificate")
-			}
-		}
-	}
+	// The writer's goroutines belong to no call: Close ends them.
+	life, end := context.WithCancel(context.Background())
+	transport := l.transport(life)
 	writer := &kafka.Writer{
-		Addr: kafka.TCP(access.Brokers...), Topic: access.Topic, Balancer: &kafka.Hash{}, Transport: transport,
+		Addr: kafka.TCP(cfg.Access.Brokers...), Topic: cfg.Access.Topic, Balancer: &kafka.Hash{}, Transport: transport,
 		// kafka-go's zero value acknowledges nothing.
-		RequiredAcks: kafka.RequireAll, MaxAttempts: 1, BatchSize: maxMessages, BatchBytes: topic.MaxMessage + batchOverhead,
-		BatchTimeout: 2 * time.Millisecond, WriteTimeout: writeTimeout, ReadTimeout: writeTimeout,
+		RequiredAcks: kafka.RequireAll, MaxAttempts: 1,
+		// The writer must never split a batch: of two parts the second could
+		// arrive and the first not. So its bounds are beyond ours.
+		BatchSize: maxMessages + 1, BatchBytes: 4 * maxBatch,
+		BatchTimeout: 2 * time.Millisecond, WriteTimeout: t.write, ReadTimeout: t.write,
 	}
-	return &Publisher{source: source, writer: writer, key: topic.Key(tenant, agent), log: log}, nil
+	p := &Publisher{
+		cfg: cfg, timing: t, link: l, end: end, writer: writer, transport: transport,
+		key: topic.Key(cfg.Tenant, cfg.Agent), mostBytes: maxBatch,
+	}
+	return p, nil
 }
 
-func mechanismOf(a Access) (sasl.Mechanism, error) {
-	var m sasl.Mechanism
-	var err error
-	switch a.Mechanism {
-	case "none":
-	case "plain":
-		m = plain.Mechanism{Username: a.Username, Password: a.Password}
-	case "scram-sha-256":
-		m, err = scram.Mechanism(scram.SHA256, a.Username, a.Password)
-	case "scram-sha-512":
-		m, err = scram.Mechanism(scram.SHA512, a.Username, a.Password)
-	default:
-		err = fmt.Errorf("the mechanism %q is not known", a.Mechanism)
-	}
+// Close ends what is under way and gives back the connections. It does not wait
+// for a broker that does not answer.
+func (p *Publisher) Close() error {
+	p.end()
+	err := p.writer.Close()
+	p.transport.CloseIdleConnections()
 	if err != nil {
-		return nil, fmt.Errorf("publish: %w", err)
+		return fmt.Errorf("close publisher: %w", err)
 	}
-	return m, nil
+	return nil
 }
 
-// Close gives back the connections.
-func (p *Publisher) Close() error { return p.writer.Close() }
+// Run publishes until ctx ends, whose error it returns, or until the source
+// fails. What the brokers refuse stays in the spool and is tried again, slowly:
+// a login or a right may be given back, and scanning goes on meanwhile.
+func (p *Publisher) Run(ctx context.Context) error { return p.run(ctx, false) }
 
-// Run publishes until ctx ends, whose error it returns, or until an error that
-// waiting cannot mend.
-func (p *Publisher) Run(ctx context.Context) error {
+// RunUntilRefused is Run that ends when the brokers refuse, with an error that
+// is ErrAuthentication, ErrAuthorization, ErrNoTopic, ErrTooLarge,
+// ErrCertificate or ErrRefused. A cluster that is away it waits for.
+func (p *Publisher) RunUntilRefused(ctx context.Context) error { return p.run(ctx, true) }
+
+func (p *Publisher) run(ctx context.Context, untilRefused bool) error {
 	for {
-		batch, err := p.source.Next(ctx, maxMessages, maxBytes)
+		most, mostBytes := p.room()
+		batch, err := p.cfg.Source.Next(ctx, most, mostBytes)
 		if err != nil {
 			return fmt.Errorf("publish: %w", err)
 		}
@@ -140,13 +159,29 @@ func (p *Publisher) Run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if err := p.send(ctx, messages); err != nil {
-			return err
+		if err := p.deliver(ctx, messages, untilRefused); err != nil {
+			return fmt.Errorf("publish: %w", err)
 		}
 		if err := batch.Done(); err != nil {
 			return fmt.Errorf("publish: %w", err)
 		}
 	}
+}
+
+// room is how many statements, of how many bytes, make a batch of mostBytes.
+// What comes with each takes no more than half of it.
+func (p *Publisher) room() (most, mostBytes int) {
+	most = min(max(p.mostBytes/(2*p.overhead()), 1), maxMessages)
+	return most, max(p.mostBytes-most*p.overhead(), 1)
+}
+
+// overhead is what a message takes besides its value, at most.
+func (p *Publisher) overhead() int {
+	n := recordFrame + len(p.key)
+	for _, h := range topic.Headers(attest.Digest(nil)) {
+		n += len(h.Key) + len(h.Value)
+	}
+	return n
 }
 
 func (p *Publisher) messages(envelopes [][]byte) ([]kafka.Message, error) {
@@ -164,55 +199,79 @@ func (p *Publisher) messages(envelopes [][]byte) ([]kafka.Message, error) {
 	return out, nil
 }
 
-// send writes the messages until all are acknowledged. A batch of which a part
-// was acknowledged is sent whole again, which keeps the order.
-func (p *Publisher) send(ctx context.Context, messages []kafka.Message) error {
-	for pause := firstPause; ; pause = min(2*pause, lastPause) {
+// deliver sends the messages until all are acknowledged. A batch of which a
+// part was acknowledged is sent whole again, which keeps the order.
+func (p *Publisher) deliver(ctx context.Context, messages []kafka.Message, untilRefused bool) error {
+	for {
 		err := p.writer.WriteMessages(ctx, messages...)
-		switch {
-		case err == nil:
+		if err == nil {
+			p.standing.delivered(ctx, p.cfg.Log)
 			return nil
-		case ctx.Err() != nil:
-			return fmt.Errorf("publish: %w", ctx.Err())
-		case !retryable(err):
-			return fmt.Errorf("publish: the broker refuses what this agent sends: %w", err)
 		}
-		p.log.Warn("the broker did not take a batch: it stays in the spool and is sent again", "messages", len(messages), "err", err)
-		timer := time.NewTimer(pause/2 + rand.N(pause/2))
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
-			return fmt.Errorf("publish: %w", ctx.Err())
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		// What the transport knows of the cluster may be why it failed, and it
+		// would go on failing with what it remembers.
+		p.transport.CloseIdleConnections()
+		found := classify(err)
+		if errors.Is(found, ErrTooLarge) && len(messages) > 1 {
+			return p.halves(ctx, messages, untilRefused)
+		}
+		if p.standing.failures > 0 && (errors.Is(found, ErrAway) || errors.Is(found, ErrAuthentication)) {
+			found = p.diagnose(ctx, found)
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		settled := p.standing.failed(ctx, p.cfg.Log, found)
+		if settled && untilRefused && !errors.Is(found, ErrAway) {
+			return fmt.Errorf("%w (%s)", found, adviceFor(found))
+		}
+		if err := sleep(ctx, p.standing.pause(p.timing)); err != nil {
+			return err
 		}
 	}
 }
 
-// permanent are the answers after which the same message would be refused
-// again.
-var permanent = []kafka.Error{
-	kafka.MessageSizeTooLarge, kafka.InvalidMessage, kafka.InvalidRecord, kafka.SASLAuthenticationFailed, kafka.TopicAuthorizationFailed,
-	kafka.ClusterAuthorizationFailed, kafka.UnsupportedSASLMechanism, kafka.IllegalSASLState, kafka.InvalidTopic,
+// halves sends what the broker will not take at once in two parts, and lets the
+// next batches be smaller.
+func (p *Publisher) halves(ctx context.Context, messages []kafka.Message, untilRefused bool) error {
+	size := 0
+	for _, m := range messages {
+		size += len(m.Value) + p.overhead()
+	}
+	p.mostBytes = min(p.mostBytes, size/2)
+	p.cfg.Log.InfoContext(ctx, "the brokers take smaller batches than usual", slog.Int("most_bytes", p.mostBytes))
+	middle := len(messages) / 2
+	if err := p.deliver(ctx, messages[:middle], untilRefused); err != nil {
+		return err
+	}
+	return p.deliver(ctx, messages[middle:], untilRefused)
 }
 
-func retryable(err error) bool {
-	var each kafka.WriteErrors
-	if errors.As(err, &each) {
-		for _, e := range each {
-			if e != nil && !retryable(e) {
-				return false
-			}
-		}
-		return true
+// diagnose asks the brokers themselves. kafka-go's writer reports a login that
+// is refused by hanging up as a cluster that is away, and one that is cut short
+// as one that is refused.
+func (p *Publisher) diagnose(ctx context.Context, found error) error {
+	probed := p.link.login(ctx)
+	switch {
+	case probed != nil:
+		return probed
+	case errors.Is(found, ErrAuthentication):
+		return fmt.Errorf("%w: a login was refused and the next one taken", ErrAway)
 	}
-	var tooLarge kafka.MessageTooLargeError
-	if errors.As(err, &tooLarge) || errors.Is(err, io.ErrClosedPipe) {
-		return false
+	return found
+}
+
+// sleep waits for the pause, with jitter, or for the end of ctx.
+func sleep(ctx context.Context, pause time.Duration) error {
+	timer := time.NewTimer(pause/2 + rand.N(pause/2+1))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
 	}
-	for _, e := range permanent {
-		if errors.Is(err, e) {
-			return false
-		}
-	}
-	return true
 }
