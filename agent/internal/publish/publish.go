@@ -93,6 +93,8 @@ type Publisher struct {
 	writer    *kafka.Writer
 	transport *kafka.Transport
 	key       []byte
+	// overhead is what a message takes besides its value.
+	overhead int
 	// mostBytes bounds a batch of more than one message. It shrinks when the
 	// broker takes less.
 	mostBytes int
@@ -119,11 +121,11 @@ func newPublisher(cfg Config, t timing) (*Publisher, error) {
 		BatchSize: maxMessages + 1, BatchBytes: 4 * maxBatch,
 		BatchTimeout: 2 * time.Millisecond, WriteTimeout: t.write, ReadTimeout: t.write,
 	}
-	p := &Publisher{
+	key := topic.Key(cfg.Tenant, cfg.Agent)
+	return &Publisher{
 		cfg: cfg, timing: t, link: l, end: end, writer: writer, transport: transport,
-		key: topic.Key(cfg.Tenant, cfg.Agent), mostBytes: maxBatch,
-	}
-	return p, nil
+		key: key, overhead: overheadOf(key), mostBytes: maxBatch,
+	}, nil
 }
 
 // Close ends what is under way and gives back the connections. It does not wait
@@ -171,13 +173,13 @@ func (p *Publisher) run(ctx context.Context, untilRefused bool) error {
 // room is how many statements, of how many bytes, make a batch of mostBytes.
 // What comes with each takes no more than half of it.
 func (p *Publisher) room() (most, mostBytes int) {
-	most = min(max(p.mostBytes/(2*p.overhead()), 1), maxMessages)
-	return most, max(p.mostBytes-most*p.overhead(), 1)
+	most = min(max(p.mostBytes/(2*p.overhead), 1), maxMessages)
+	return most, max(p.mostBytes-most*p.overhead, 1)
 }
 
-// overhead is what a message takes besides its value, at most.
-func (p *Publisher) overhead() int {
-	n := recordFrame + len(p.key)
+// overheadOf is what a message takes besides its value, at most.
+func overheadOf(key []byte) int {
+	n := recordFrame + len(key)
 	for _, h := range topic.Headers(attest.Digest(nil)) {
 		n += len(h.Key) + len(h.Value)
 	}
@@ -199,55 +201,69 @@ func (p *Publisher) messages(envelopes [][]byte) ([]kafka.Message, error) {
 	return out, nil
 }
 
-// deliver sends the messages until all are acknowledged. A batch of which a
-// part was acknowledged is sent whole again, which keeps the order.
+// deliver sends the messages until all are acknowledged: in one piece, unless
+// the brokers take less than usual. A piece of which a part was acknowledged is
+// sent whole again, which keeps the order.
 func (p *Publisher) deliver(ctx context.Context, messages []kafka.Message, untilRefused bool) error {
-	for {
-		err := p.writer.WriteMessages(ctx, messages...)
+	for len(messages) > 0 {
+		piece := p.piece(messages)
+		err := p.writer.WriteMessages(ctx, piece...)
 		if err == nil {
 			p.standing.delivered(ctx, p.cfg.Log)
-			return nil
+			messages = messages[len(piece):]
+			continue
 		}
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		// What the transport knows of the cluster may be why it failed, and it
-		// would go on failing with what it remembers.
-		p.transport.CloseIdleConnections()
 		found := classify(err)
-		if errors.Is(found, ErrTooLarge) && len(messages) > 1 {
-			return p.halves(ctx, messages, untilRefused)
+		if errors.Is(found, ErrTooLarge) && len(piece) > 1 {
+			p.mostBytes = min(p.mostBytes, p.size(piece)) / 2
+			p.cfg.Log.InfoContext(ctx, "the brokers take smaller batches than usual", slog.Int("most_bytes", p.mostBytes))
+			continue
 		}
-		if p.standing.failures > 0 && (errors.Is(found, ErrAway) || errors.Is(found, ErrAuthentication)) {
-			found = p.diagnose(ctx, found)
-		}
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		settled := p.standing.failed(ctx, p.cfg.Log, found)
-		if settled && untilRefused && !errors.Is(found, ErrAway) {
-			return fmt.Errorf("%w (%s)", found, adviceFor(found))
-		}
-		if err := sleep(ctx, p.standing.pause(p.timing)); err != nil {
+		if err := p.failed(ctx, found, untilRefused); err != nil {
 			return err
 		}
 	}
+	return nil
 }
 
-// halves sends what the broker will not take at once in two parts, and lets the
-// next batches be smaller.
-func (p *Publisher) halves(ctx context.Context, messages []kafka.Message, untilRefused bool) error {
+// failed finds out why, tells of it, and waits until it is time to try again.
+func (p *Publisher) failed(ctx context.Context, found error, untilRefused bool) error {
+	// What the transport knows of the cluster may be why it failed, and it
+	// would go on failing with what it remembers.
+	p.transport.CloseIdleConnections()
+	if p.standing.failures > 0 && (errors.Is(found, ErrAway) || errors.Is(found, ErrAuthentication)) {
+		found = p.diagnose(ctx, found)
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	certain := p.standing.failed(ctx, p.cfg.Log, found)
+	if certain && untilRefused && !errors.Is(found, ErrAway) {
+		return fmt.Errorf("%w (%s)", found, adviceFor(found))
+	}
+	return sleep(ctx, p.standing.pause(p.timing))
+}
+
+// piece is as many of the messages as may go at once, at least one.
+func (p *Publisher) piece(messages []kafka.Message) []kafka.Message {
+	n := 1
+	for size := p.size(messages[:1]); n < len(messages); n++ {
+		if size += p.size(messages[n : n+1]); size > p.mostBytes {
+			break
+		}
+	}
+	return messages[:n]
+}
+
+func (p *Publisher) size(messages []kafka.Message) int {
 	size := 0
 	for _, m := range messages {
-		size += len(m.Value) + p.overhead()
+		size += len(m.Value) + p.overhead
 	}
-	p.mostBytes = min(p.mostBytes, size/2)
-	p.cfg.Log.InfoContext(ctx, "the brokers take smaller batches than usual", slog.Int("most_bytes", p.mostBytes))
-	middle := len(messages) / 2
-	if err := p.deliver(ctx, messages[:middle], untilRefused); err != nil {
-		return err
-	}
-	return p.deliver(ctx, messages[middle:], untilRefused)
+	return size
 }
 
 // diagnose asks the brokers themselves. kafka-go's writer reports a login that

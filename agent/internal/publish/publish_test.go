@@ -140,7 +140,7 @@ func TestSmallerBatches(t *testing.T) {
 		t.Errorf("%d records for %d statements", len(all), len(q.envelopes))
 	}
 	if n := len(r.log.lines()); n > 8 {
-		t.Errorf("%d lines of log: the size was not learned", n)
+		t.Errorf("%d lines of log: the size was not learned:\n%s", n, strings.Join(r.log.lines(), "\n"))
 	}
 }
 
