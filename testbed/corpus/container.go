@@ -22,7 +22,8 @@ type Container struct {
 	Verdict predicate.Verdict
 	// Complete is whether all of it can be looked at.
 	Complete bool
-	// Rules are the ids of the rules that it meets, ascending, each once.
+	// Rules are the ids of the rules of archives and content that it meets, and
+	// pickle.import.dangerous, ascending, each once.
 	Rules []string
 }
 
@@ -43,9 +44,7 @@ const (
 	ruleMalformed = "archive.malformed"
 	rulePointer   = "content.pointer"
 	rulePolyglot  = "content.polyglot"
-	ruleHarmless  = "format.unsafe.pickle"
 	ruleDangerous = "pickle.import.dangerous"
-	ruleTrailing  = "pickle.trailing.data"
 )
 
 // contained is a case that fails; its verdict follows from its rules otherwise.
@@ -204,11 +203,11 @@ func zipCases() []Container {
 		contained("zip: junk before a member that is not listed", "zip", rawZip([]zipEntry{
 			note.with(func(e *zipEntry) { e.descriptor = "\xff\xfe\xfd" }), bad.with(func(e *zipEntry) { e.unlisted = true })}), false, ruleHidden, ruleDangerous),
 		contained("zip: pickle between members", "zip", rawZip([]zipEntry{note.with(func(e *zipEntry) { e.descriptor = payload() }), stored("b", words)}), false,
-			ruleHidden, rulePolyglot, ruleDangerous, ruleTrailing),
+			ruleHidden, rulePolyglot, ruleDangerous),
 		contained("zip: pickle behind", "zip", one(note.with(func(e *zipEntry) { e.local.name, e.central.name = "b", "b" }))+payload(), true, ruleHidden, ruleDangerous),
 		contained("zip: pickle in the comment", "zip", rawZip([]zipEntry{note}, func(e *zipEnd) { e.comment = payload() }), true, ruleDangerous),
-		contained("zip: pickle before", "pickle", payload()+rawZip([]zipEntry{note}), false, ruleHidden, ruleMalformed, rulePolyglot, ruleDangerous, ruleTrailing),
-		contained("zip: behind a harmless pickle", "pickle", harmless()+one(bad), false, ruleHidden, ruleMalformed, rulePolyglot, ruleDangerous, ruleHarmless, ruleTrailing),
+		contained("zip: pickle before", "pickle", payload()+rawZip([]zipEntry{note}), false, ruleHidden, ruleMalformed, rulePolyglot, ruleDangerous),
+		contained("zip: behind a harmless pickle", "pickle", harmless()+one(bad), false, ruleHidden, ruleMalformed, rulePolyglot, ruleDangerous),
 		contained("zip: in a zip", "zip", rawZip([]zipEntry{stored("a.zip", one(bad))}), true, ruleDangerous),
 		contained("zip: behind a zip", "zip", one(bad)+rawZip([]zipEntry{note}), true, ruleHidden, ruleMalformed, ruleDangerous),
 		contained("zip: no directory", "zip", strings.SplitN(one(bad), "PK\x01\x02", 2)[0], false, ruleMalformed, ruleDangerous),
@@ -216,7 +215,7 @@ func zipCases() []Container {
 		contained("zip: count is wrong", "zip", rawZip([]zipEntry{note, bad}, func(e *zipEnd) { e.count = 1 }), false, ruleMalformed, ruleDangerous),
 		contained("zip: name that leaves", "zip", one(both(func(f *zipFields) { f.name = "../m" })), true, rulePath, ruleDangerous),
 		contained("zip: link that leaves", "zip", one(stored("l", "/etc/passwd").with(func(e *zipEntry) { e.central.external = 0o120777 << 16 })), true, rulePath),
-		judged(predicate.Error, contained("zip: TorchScript", "torchscript", rawZip(script), false, ruleHarmless)),
+		judged(predicate.Error, contained("zip: TorchScript", "torchscript", rawZip(script), false)),
 	}
 }
 
@@ -247,7 +246,7 @@ func tarCases() []Container {
 	return []Container{
 		contained("tar: plain", "tar", note+bad+end, true, ruleDangerous),
 		contained("tar: torch's legacy archive", "torch-tar",
-			tarEntry("storages", harmless())+tarEntry("tensors", harmless())+tarEntry("pickle", payload())+end, true, ruleDangerous, ruleHarmless),
+			tarEntry("storages", harmless())+tarEntry("tensors", harmless())+tarEntry("pickle", payload())+end, true, ruleDangerous),
 		contained("tar: entry behind the end", "tar", note+end+bad+end, true, ruleHidden, ruleDangerous),
 		contained("tar: pickle behind the end", "tar", note+end+payload(), true, ruleHidden, ruleDangerous),
 		contained("tar: two sizes", "tar", tarHead("p", 'x', 13, nil)+toBlock("13 size=1536\n")+tarHead("x", '0', 0, nil)+bad+toBlock(words)+end, false,
@@ -263,7 +262,7 @@ func tarCases() []Container {
 			true, ruleDangerous),
 		judged(predicate.Warn, contained("tar: sparse and endless", "tar", tarHead("s", 'S', 1, map[int]string{
 			386: fmt.Sprintf("%011o\x00%011o\x00", 0, 1), 483: "\x80\x00\x00\x00\x10\x00\x00\x00\x00\x00\x00\x00"})+toBlock("x")+end, false, ruleLimit)),
-		contained("tar: named as a pickle", "tar", tarEntry("cos\nsystem\n(S'"+inertWord+"'\ntR.", words)+end, false, rulePolyglot, ruleDangerous, ruleTrailing),
+		contained("tar: named as a pickle", "tar", tarEntry("cos\nsystem\n(S'"+inertWord+"'\ntR.", words)+end, false, rulePolyglot, ruleDangerous),
 		judged(predicate.Warn, contained("tar: cut short", "tar", note[:520], false, ruleMalformed)),
 	}
 }

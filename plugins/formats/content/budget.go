@@ -35,13 +35,13 @@ func DefaultLimits() Limits {
 	return Limits{
 		Depth:           8,
 		Members:         50_000,
-		Inflated:        512 << 20,
-		InflatedPerByte: 8,
+		Inflated:        320 << 20,
+		InflatedPerByte: 16,
 		Held:            96 << 20,
 		Ratio:           400,
 		RatioFrom:       64 << 20,
-		Opcodes:         200_000_000,
-		OpcodesPerByte:  16,
+		Opcodes:         100_000_000,
+		OpcodesPerByte:  8,
 		Memo:            32 << 20,
 		Stack:           32 << 20,
 		DirectoryBytes:  32 << 20,
@@ -83,6 +83,17 @@ func (b *Budget) descend(depth int, size int64) predicate.Reason {
 		return predicate.LimitBytes
 	}
 	return ""
+}
+
+// Spent reports whether nothing more can be looked into: a loop over members ends
+// then, instead of meeting the limit for each of them.
+func (b *Budget) Spent() bool { return b.members > b.Members || b.inflated > b.Inflated }
+
+// Stream draws one of the streams that lie one behind the other in compressed
+// content; they count as members.
+func (b *Budget) Stream() bool {
+	b.members++
+	return b.members <= b.Members
 }
 
 // Inflate draws n decompressed bytes, and reports whether they were there.

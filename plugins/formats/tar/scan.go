@@ -79,6 +79,10 @@ func (Format) Scan(ctx context.Context, v *content.Visit) error {
 			return err
 		}
 	}
+	if a.local.values != nil || a.longName != nil || a.longLink != nil {
+		a.Found("archive.malformed", where, v.Size, "an extended header of nothing")
+		a.Unread(v.Size, v.Size, predicate.Truncated)
+	}
 	if a.torch["storages"] && a.torch["tensors"] && a.torch["pickle"] {
 		v.Format = IDTorch
 	}
@@ -95,7 +99,7 @@ func (a *archive) step(ctx context.Context, b []byte) error {
 			a.Found("archive.entry.hidden", where, a.at, h.name, "entry behind the end")
 		}
 		h.at = a.at
-		if a.entries++; a.entries > a.Budget.Members {
+		if a.entries++; a.entries > a.Budget.Members || a.Budget.Spent() {
 			a.Limited(where, a.at, a.Size, predicate.LimitMembers)
 			a.at = a.Size
 			return nil

@@ -95,6 +95,7 @@ type Stream struct {
 	// skipped are the extents that were passed over.
 	skipped []Extent
 	zstd    *zstd.Decoder
+	flate   io.Reader
 }
 
 // Extent is a part of the packed bytes.
@@ -189,6 +190,9 @@ func (s *Stream) advance() error {
 	if !s.budget.Inflate(256) {
 		return &Fault{predicate.LimitBytes, "more than may be decompressed"}
 	}
+	if s.begun && !s.budget.Stream() {
+		return &Fault{predicate.LimitMembers, "too many streams in a row"}
+	}
 	s.begun = true
 	cur, err := s.codec.begin(s)
 	if errors.Is(err, io.EOF) {
@@ -223,7 +227,16 @@ func (s *Stream) Close() error {
 	return nil
 }
 
-func deflate(s *Stream) (io.Reader, error) { return flate.NewReader(s.src), nil }
+func deflate(s *Stream) (io.Reader, error) { return s.inflater() }
+
+// inflater is one reader of deflate for all streams in a row.
+func (s *Stream) inflater() (io.Reader, error) {
+	if s.flate == nil {
+		s.flate = flate.NewReader(s.src)
+		return s.flate, nil
+	}
+	return s.flate, s.flate.(flate.Resetter).Reset(s.src, nil)
+}
 
 // summed compares a checksum behind the content.
 type summed struct {
@@ -289,8 +302,9 @@ func gzip(s *Stream) (io.Reader, error) {
 			return nil, err
 		}
 	}
+	r, err := s.inflater()
 	sum := crc32.NewIEEE()
-	return &summed{flate.NewReader(s.src), sum, func() error {
+	return &summed{r, sum, func() error {
 		var t [8]byte
 		if err := s.full(t[:]); err != nil {
 			return err
@@ -299,7 +313,7 @@ func gzip(s *Stream) (io.Reader, error) {
 			return malformed("wrong checksum")
 		}
 		return nil
-	}}, nil
+	}}, err
 }
 
 func isZlib(h []byte) bool {
@@ -342,8 +356,9 @@ func zlib(s *Stream) (io.Reader, error) {
 	if h[0]&15 != 8 {
 		return nil, malformed("no zlib header")
 	}
+	r, err := s.inflater()
 	sum := adler32.New()
-	return &summed{flate.NewReader(s.src), sum, func() error {
+	return &summed{r, sum, func() error {
 		var t [4]byte
 		if err := s.full(t[:]); err != nil {
 			return err
@@ -352,7 +367,7 @@ func zlib(s *Stream) (io.Reader, error) {
 			return malformed("wrong checksum")
 		}
 		return nil
-	}}, nil
+	}}, err
 }
 
 // errContinuation is what compress/bzip2 returns when a stream has ended and

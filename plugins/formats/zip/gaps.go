@@ -82,6 +82,10 @@ func (a *archive) gap(ctx context.Context, start, end int64) error {
 		a.Found("archive.entry.hidden", where, start)
 	}
 	for at := start; at < end; {
+		if a.Budget.Spent() {
+			a.Limited(where, at, end, predicate.LimitMembers)
+			return nil
+		}
 		next, err := a.record(ctx, at, end)
 		if err != nil {
 			return err
@@ -191,7 +195,15 @@ func (a *archive) close(ctx context.Context, e *entry, end int64) error {
 
 // listedAgain follows an entry of another directory than the one in force.
 func (a *archive) listedAgain(ctx context.Context, at, end int64) (int64, error) {
-	b := make([]byte, min(end-at, sizeCentral+3*(1<<16)))
+	if end-at < sizeCentral {
+		return at, nil
+	}
+	b := make([]byte, sizeCentral)
+	if err := content.ReadFull(a.Bytes, b, at); err != nil {
+		return at, err
+	}
+	le := binary.LittleEndian
+	b = make([]byte, min(end-at, sizeCentral+int64(le.Uint16(b[28:]))+int64(le.Uint16(b[30:]))+int64(le.Uint16(b[32:]))))
 	if err := content.ReadFull(a.Bytes, b, at); err != nil {
 		return at, err
 	}

@@ -218,6 +218,10 @@ func (a *archive) members(ctx context.Context) error {
 		if e.bad != "" || path.Base(e.name) == "data.pkl" {
 			continue
 		}
+		if a.Budget.Spent() {
+			a.Limited(where, e.header, max(e.header, a.dir.start), predicate.LimitMembers)
+			break
+		}
 		out, err := a.rest(ctx, e, torch)
 		if err != nil {
 			return err
