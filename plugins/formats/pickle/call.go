@@ -117,7 +117,7 @@ func (m *machine) use(callee value, how Use, args value) {
 			if len(listed.Trace) < maxTraces {
 				listed.Trace = append(listed.Trace, m.spellUse(callee, how, args))
 			}
-		case j.Shape.Uses&how == 0 || how != useState && !m.fits(j.Shape, args):
+		case !m.serves(j.Shape, how, args):
 			vetted = false
 			if listed.Misused == "" {
 				listed.Misused = m.spellUse(callee, how, args)

@@ -55,10 +55,35 @@ func effectOf(name string) effect {
 		return addExtension
 	case "torch._tensor._rebuild_from_type_v2", "torch._tensor._rebuild_from_type":
 		return rebuildFromType
+	case "numpy.random._pickle.__bit_generator_ctor", "numpy.random._pickle.__generator_ctor", "numpy.random._pickle.__randomstate_ctor":
+		return construct
 	case "numpy.dtype":
 		return keepType
 	}
+	if makers[name] {
+		return reconstruct
+	}
 	return resolverOf(name)
+}
+
+// makers are functions that make an instance of their first argument.
+var makers = map[string]bool{
+	"numpy.random.bit_generator.__pyx_unpickle_SeedSequence": true, "pandas._libs.arrays.__pyx_unpickle_NDArrayBacked": true,
+	"pandas.core.indexes.base._new_Index": true, "pandas.core.indexes.interval._new_IntervalIndex": true,
+	"pandas.core.indexes.timedeltas._new_TimedeltaIndex": true, "pandas.core.indexes.datetimes._new_DatetimeIndex": true,
+	"pandas.core.indexes.period._new_PeriodIndex": true, "sklearn.metrics._dist_metrics.newObj": true,
+	"sklearn.neighbors._kd_tree.newObj": true, "sklearn.neighbors._ball_tree.newObj": true,
+}
+
+// construct is the effect of numpy's constructors of generators: the first
+// argument is called when it is a class, any other one in any case.
+func construct(m *machine, c call) (value, bool) {
+	for i, v := range c.args {
+		if i > 0 || v.kind() == kindGlobal {
+			m.invokeFunction(v, c.depth)
+		}
+	}
+	return 0, false
 }
 
 // resolverOf is the rest: functions that turn a path into what it names.

@@ -41,9 +41,11 @@ type entry struct {
 	Module string   `json:"module"`
 	Names  []string `json:"names,omitempty"`
 	Reason string   `json:"reason"`
-	// Use and Args are the shape of a harmless name, see Shape.
+	// Use and Args are parts of the shape of a harmless name, see Shape.
 	Use  []string `json:"use,omitempty"`
 	Args []string `json:"args,omitempty"`
+	// Lacks are keys that its state must not have.
+	Lacks []string `json:"lacks,omitempty"`
 }
 
 // shipped parses the embedded table once.
@@ -94,10 +96,10 @@ func (t *Table) add(e entry, judged string) error {
 	j := Judgement{Judged: judged, Reason: e.Reason}
 	if judged == predicate.JudgedHarmless {
 		var err error
-		if j.Shape, err = parseShape(e.Use, e.Args); err != nil {
+		if j.Shape, err = parseShape(e.Use, e.Args, e.Lacks); err != nil {
 			return err
 		}
-	} else if e.Use != nil || e.Args != nil {
+	} else if e.Use != nil || e.Args != nil || e.Lacks != nil {
 		return errors.New("only what is harmless has a shape")
 	}
 	if len(e.Names) == 0 {

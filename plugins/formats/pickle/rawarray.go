@@ -14,6 +14,9 @@ const arrayWrapper = "joblib.numpy_pickle.NumpyArrayWrapper"
 // maxKept bounds the element types that are kept.
 const maxKept = 1 << 16
 
+// sizeInState is where a dtype's state has the size of a type of any size.
+const sizeInState = 5
+
 // elementType is a numpy dtype as far as its size goes.
 type elementType struct {
 	// size in bytes; 0 when it is not known.
@@ -71,6 +74,12 @@ func (t *elementType) take(m *machine, state value, depth int) {
 	}
 	if !n.whole() && n.mixed {
 		t.size = 0
+	}
+	if t.size == 0 && depth == 0 && n.n > sizeInState {
+		// A type that is named by its class has its size in the state.
+		if size, ok := m.integer(n.items[sizeInState]); ok && size > 0 {
+			t.size = size
+		}
 	}
 	for _, v := range n.known() {
 		switch v.kind() {

@@ -3,6 +3,7 @@ package pickle
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/cavra/cavra/schemas/predicate"
 )
@@ -29,6 +30,8 @@ type Shape struct {
 	// Args are the kinds of the arguments of a call, in order; nil is any number
 	// of any kind. "…" at the end is any number of the kind before it.
 	Args []string
+	// Lacks are keys that a state must be known not to have.
+	Lacks []string
 }
 
 // argKinds are the words for arguments.
@@ -40,7 +43,7 @@ type Shape struct {
 //	tuple  a tuple or a list of anything
 var argKinds = map[string]bool{"any": true, "data": true, "text": true, "bytes": true, "int": true, "none": true, "class": true, "tuple": true, "…": true}
 
-func parseShape(use, args []string) (Shape, error) {
+func parseShape(use, args, lacks []string) (Shape, error) {
 	var s Shape
 	if use == nil {
 		return s, errors.New("use is required, if only an empty list")
@@ -59,8 +62,39 @@ func parseShape(use, args []string) (Shape, error) {
 			return s, fmt.Errorf("argument %q is not known here", a)
 		}
 	}
-	s.Args = args
+	if lacks != nil && s.Uses&useState == 0 {
+		return s, errors.New("keys of a state that is not set")
+	}
+	s.Args, s.Lacks = args, lacks
 	return s, nil
+}
+
+// serves reports whether a use with these arguments, or with this state, is one
+// that a shape allows.
+func (m *machine) serves(s Shape, how Use, args value) bool {
+	switch {
+	case s.Uses&how == 0:
+		return false
+	case how == useState:
+		return s.Lacks == nil || m.lacks(s.Lacks, args)
+	}
+	return m.fits(s, args)
+}
+
+// lacks reports whether a state is a dict all of whose keys are known, and none
+// of them is among keys.
+func (m *machine) lacks(keys []string, state value) bool {
+	n := m.nodes.get(state)
+	if n == nil || state.kind() != kindNode || state.shape() != nodeDict || !n.whole() {
+		return false
+	}
+	for i := 0; i < n.n; i += 2 {
+		key, ok := m.word(n.items[i])
+		if !ok || slices.Contains(keys, key) {
+			return false
+		}
+	}
+	return true
 }
 
 // fits reports whether the arguments of a call are of a shape's kinds. Fewer

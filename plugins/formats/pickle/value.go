@@ -114,7 +114,7 @@ func (v value) serial() uint64 {
 const (
 	// held is how many items of a container are remembered, chunk times chunks
 	// how many nodes.
-	held   = 16
+	held   = 32
 	chunk  = 128
 	chunks = 32
 )
