@@ -96,6 +96,7 @@ type Stream struct {
 	skipped []Extent
 	zstd    *zstd.Decoder
 	flate   io.Reader
+	lzma    *decoder
 }
 
 // Extent is a part of the packed bytes.

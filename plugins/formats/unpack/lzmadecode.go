@@ -17,9 +17,13 @@ type decoder struct {
 	most int
 
 	rng, code uint32
-	// in is how many packed bytes may still be read; below 0 is no bound.
-	in  int64
-	err error
+	// buf holds packed bytes that the source has been asked for, and used is how
+	// many of them were read. in is how many more there may be; below 0 is no
+	// bound.
+	buf  []byte
+	used int
+	in   int64
+	err  error
 
 	lc, lp, pb uint
 	state      int
@@ -114,16 +118,44 @@ func (d *decoder) start() error {
 }
 
 func (d *decoder) next() byte {
+	if d.used < len(d.buf) {
+		d.used++
+		return d.buf[d.used-1]
+	}
+	return d.refill()
+}
+
+func (d *decoder) refill() byte {
+	d.release()
 	if d.in == 0 {
 		d.err = errLZMA
 		return 0
 	}
-	d.in--
-	b, err := d.src.ReadByte()
-	if err != nil && d.err == nil {
-		d.err = noEnd(err)
+	if _, err := d.src.Peek(1); err != nil {
+		if d.err == nil {
+			d.err = noEnd(err)
+		}
+		return 0
 	}
-	return b
+	n := d.src.Buffered()
+	if d.in > 0 {
+		n = int(min(int64(n), d.in))
+		d.in -= int64(n)
+	}
+	d.buf, d.err = d.src.Peek(n)
+	d.used = 1
+	return d.buf[0]
+}
+
+// release leaves the source behind the last byte that was used.
+func (d *decoder) release() {
+	if d.in >= 0 {
+		d.in += int64(len(d.buf) - d.used)
+	}
+	if _, err := d.src.Discard(d.used); err != nil && d.err == nil {
+		d.err = err
+	}
+	d.buf, d.used = nil, 0
 }
 
 var errLZMA = malformed("LZMA data are broken")
@@ -147,12 +179,32 @@ func (d *decoder) bit(p *uint16) int {
 	return b
 }
 
-func (d *decoder) tree(p []uint16, bits int) int {
-	m := 1
-	for range bits {
-		m = m<<1 | d.bit(&p[m])
+func (d *decoder) tree(p []uint16, bits int) int { return d.walk(p, 1, 1<<bits) - 1<<bits }
+
+// walk goes down a tree of bits from a node until it is beyond the end. It is
+// bit, unrolled: most of the time is spent here.
+func (d *decoder) walk(p []uint16, m, end int) int {
+	rng, code := d.rng, d.code
+	for m < end {
+		q := &p[m]
+		bound := rng >> 11 * uint32(*q)
+		if code < bound {
+			rng = bound
+			*q += (2048 - *q) >> 5
+			m <<= 1
+		} else {
+			rng -= bound
+			code -= bound
+			*q -= *q >> 5
+			m = m<<1 | 1
+		}
+		if rng < 1<<24 {
+			rng <<= 8
+			code = code<<8 | uint32(d.next())
+		}
 	}
-	return m - 1<<bits
+	d.rng, d.code = rng, code
+	return m
 }
 
 func (d *decoder) reverse(p []uint16, bits int) uint32 {
@@ -266,9 +318,7 @@ func (d *decoder) literal() byte {
 			}
 		}
 	}
-	for m < 0x100 {
-		m = m<<1 | d.bit(&p[m])
-	}
+	m = d.walk(p, m, 0x100)
 	switch {
 	case d.state < 4:
 		d.state = 0
@@ -354,31 +404,70 @@ func (d *decoder) Read(p []byte) (int, error) {
 	for n < len(p) && d.err == nil {
 		if d.out == 0 {
 			d.mark()
+			d.release()
 			return n, io.EOF
 		}
 		if d.copy == 0 {
 			got := d.symbol(p[n:])
 			n += got
-			d.out -= int64(got)
+			if d.out > 0 {
+				d.out -= int64(got)
+			}
 			if d.ended && d.err == nil {
 				if d.out > 0 {
 					d.err = malformed("LZMA data end early")
 					break
 				}
+				d.release()
 				return n, io.EOF
 			}
 			continue
 		}
-		for d.copy > 0 && n < len(p) && d.out != 0 && d.err == nil {
-			b := d.back(d.rep[0])
-			d.put(b)
-			p[n] = b
-			n++
-			d.copy--
-			d.out--
-		}
+		n += d.repeat(p[n:])
+	}
+	if d.err != nil {
+		d.release()
 	}
 	return n, d.err
+}
+
+// repeat copies what is left of a match, as far as there is room for it.
+func (d *decoder) repeat(p []byte) int {
+	left := min(d.copy, len(p))
+	if d.out >= 0 {
+		left = int(min(int64(left), d.out))
+	}
+	n := 0
+	for n < left {
+		if d.at == d.most {
+			d.at = 0
+		}
+		from := d.at - 1 - int(d.rep[0])
+		if from < 0 {
+			from += len(d.dict)
+		}
+		k := min(left-n, int(d.rep[0])+1, len(d.dict)-from, d.most-d.at)
+		if d.at == len(d.dict) {
+			for cap(d.dict)-d.at < k {
+				if !d.room() {
+					return n
+				}
+			}
+			d.dict = d.dict[:d.at+k]
+		} else {
+			k = min(k, len(d.dict)-d.at)
+		}
+		copy(d.dict[d.at:d.at+k], d.dict[from:from+k])
+		copy(p[n:n+k], d.dict[d.at:d.at+k])
+		d.at += k
+		d.total += uint64(k)
+		n += k
+	}
+	d.copy -= n
+	if d.out > 0 {
+		d.out -= int64(n)
+	}
+	return n
 }
 
 // mark reads over the mark that may stand at the end of content whose size is
@@ -424,7 +513,13 @@ func (s *Stream) newLZMA2(dictionary byte) (*lzma2Reader, error) {
 	if dictionary < 40 {
 		size = int64(2|dictionary&1) << (dictionary/2 + 11)
 	}
-	return &lzma2Reader{d: &decoder{src: s.src, grow: s.hold, most: int(min(size, maxWindow))}}, nil
+	if s.lzma == nil {
+		s.lzma = &decoder{src: s.src, grow: s.hold}
+	}
+	d := s.lzma
+	d.most, d.at, d.total, d.err = int(min(size, maxWindow)), 0, 0, nil
+	d.dict = d.dict[:0:min(cap(d.dict), d.most)]
+	return &lzma2Reader{d: d}, nil
 }
 
 func (r *lzma2Reader) Read(p []byte) (int, error) {
