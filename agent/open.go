@@ -7,9 +7,11 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/cavra/cavra/agent/internal/egress"
 	"github.com/cavra/cavra/agent/internal/enrol"
+	"github.com/cavra/cavra/agent/internal/publish"
 	"github.com/cavra/cavra/agent/internal/spool"
 	"github.com/cavra/cavra/schemas/predicate"
 )
@@ -85,11 +87,20 @@ type Status struct {
 	Waiting  uint64 `json:"waiting"`
 	Bytes    int64  `json:"disk_bytes"`
 	MaxBytes int64  `json:"max_bytes"`
+	// Brokers is BrokersReady, or what stands between this agent and its topic
+	// and what to do about it.
+	Brokers string `json:"brokers"`
 }
 
-// StatusOf opens the spool of an agent's folder and says how it stands. It is
-// an error while an agent runs over the folder.
-func StatusOf(cfg Config) (Status, error) {
+// BrokersReady says that the brokers take this agent's login and know its topic.
+const BrokersReady = "ready"
+
+// checkTimeout bounds the question to the brokers.
+const checkTimeout = 10 * time.Second
+
+// StatusOf opens the spool of an agent's folder, asks the brokers, and says how
+// it stands. It is an error while an agent runs over the folder.
+func StatusOf(ctx context.Context, cfg Config) (Status, error) {
 	id, err := enrol.Load(cfg.Dir)
 	if err != nil {
 		return Status{}, err
@@ -99,8 +110,14 @@ func StatusOf(cfg Config) (Status, error) {
 		return Status{}, err
 	}
 	st := s.Stats()
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+	defer cancel()
+	brokers := BrokersReady
+	if err := publish.Check(ctx, publish.Access(id.Kafka)); err != nil {
+		brokers = err.Error()
+	}
 	return Status{
 		Tenant: id.Tenant, Agent: id.Agent, KeyID: id.KeyID, Epoch: st.Epoch, Sequence: st.Head.Sequence, Head: st.Head.Digest,
-		Waiting: st.Statements, Bytes: st.Disk, MaxBytes: st.MaxBytes,
+		Waiting: st.Statements, Bytes: st.Disk, MaxBytes: st.MaxBytes, Brokers: brokers,
 	}, s.Close()
 }

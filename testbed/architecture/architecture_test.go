@@ -31,10 +31,10 @@ var allowed = map[string]struct {
 	"testbed":    {[]string{"schemas", "sdk", "plugins"}, "tests stand outside the programs and drive what is built"},
 }
 
-// stages are the steps of each program's pipeline. None imports another: only
-// the module's top file wires them.
+// stages are the steps of each program's pipeline, and what gives an agent its
+// identity before. None imports another: only the module's top file wires them.
 var stages = map[string][]string{
-	"agent":      {"discover", "inspect", "judge", "sign", "spool", "egress", "publish"},
+	"agent":      {"discover", "inspect", "judge", "sign", "spool", "egress", "publish", "enrol"},
 	"aggregator": {"ingest", "admit", "clickhouse", "posture", "serve"},
 }
 

@@ -210,7 +210,7 @@ func newAgentStatus() *cobra.Command {
 	var dir, format string
 	cmd := &cobra.Command{
 		Use:     "status",
-		Short:   "Show where the chain stands and what waits; the agent must not be running",
+		Short:   "Show where the chain stands, what waits, and whether the brokers take it; the agent must not be running",
 		Example: "  cavra agent status --dir /var/lib/cavra\n  cavra agent status --dir /var/lib/cavra --format json",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -219,7 +219,7 @@ func newAgentStatus() *cobra.Command {
 				return err
 			}
 			log := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
-			s, err := agent.StatusOf(agent.Config{Dir: dir, Settings: settings, Version: version, Log: log})
+			s, err := agent.StatusOf(cmd.Context(), agent.Config{Dir: dir, Settings: settings, Version: version, Log: log})
 			if err != nil {
 				return err
 			}
@@ -229,8 +229,8 @@ func newAgentStatus() *cobra.Command {
 				enc.SetIndent("", "  ")
 				return enc.Encode(s)
 			case "text":
-				_, err := fmt.Fprintf(cmd.OutOrStdout(), "agent     %s of tenant %s\nepoch     %d\nsequence  %d\nwaiting   %d statements\ndisk      %d of %d bytes\nchecked   %s\n",
-					s.Agent, s.Tenant, s.Epoch, s.Sequence, s.Waiting, s.Bytes, s.MaxBytes, time.Now().UTC().Format(time.RFC3339))
+				_, err := fmt.Fprintf(cmd.OutOrStdout(), "agent     %s of tenant %s\nepoch     %d\nsequence  %d\nwaiting   %d statements\ndisk      %d of %d bytes\nbrokers   %s\nchecked   %s\n",
+					s.Agent, s.Tenant, s.Epoch, s.Sequence, s.Waiting, s.Bytes, s.MaxBytes, s.Brokers, time.Now().UTC().Format(time.RFC3339))
 				return err
 			}
 			return fmt.Errorf("--format %q: want text or json", format)

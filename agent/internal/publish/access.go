@@ -39,30 +39,20 @@ func (a Access) LogValue() slog.Value {
 		slog.String("mechanism", a.Mechanism), slog.String("username", a.Username), slog.Bool("tls", a.TLS))
 }
 
-// Check logs in and looks for the topic. Its error is one of this package's; nil
-// says that the brokers know this agent and its topic. It takes no longer than
-// ctx and 10 seconds a broker.
+// Check logs in and looks for the topic. An error of this package says what
+// stands in the way and what to do about it; nil says that the brokers know this
+// agent and its topic. It takes no longer than ctx, and than 10 seconds for each
+// broker and the topic.
 func Check(ctx context.Context, access Access) error {
 	l, err := newLink(access, defaultTiming())
 	if err != nil {
 		return err
 	}
 	if err := l.login(ctx); err != nil {
-		return err
+		return advised(err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, l.timing.dial)
-	defer cancel()
-	transport := l.transport(ctx)
-	defer transport.CloseIdleConnections()
-	client := &kafka.Client{Addr: kafka.TCP(access.Brokers...), Transport: transport}
-	answer, err := client.Metadata(ctx, &kafka.MetadataRequest{Topics: []string{access.Topic}})
-	if err != nil {
-		return classify(err)
-	}
-	for _, t := range answer.Topics {
-		if t.Error != nil {
-			return classify(t.Error)
-		}
+	if err := l.lookup(ctx); err != nil {
+		return advised(classify(err))
 	}
 	return nil
 }
@@ -144,6 +134,25 @@ func (l *link) login(ctx context.Context) error {
 		return refused
 	}
 	return away
+}
+
+// lookup asks for the topic, without making it: kafka-go's connections would.
+func (l *link) lookup(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, l.timing.dial)
+	defer cancel()
+	transport := l.transport(ctx)
+	defer transport.CloseIdleConnections()
+	client := &kafka.Client{Addr: kafka.TCP(l.access.Brokers...), Transport: transport}
+	answer, err := client.Metadata(ctx, &kafka.MetadataRequest{Topics: []string{l.access.Topic}})
+	if err != nil {
+		return err
+	}
+	for _, t := range answer.Topics {
+		if t.Error != nil {
+			return t.Error
+		}
+	}
+	return nil
 }
 
 func (l *link) loginAt(ctx context.Context, broker string) error {

@@ -242,7 +242,7 @@ func (p *Publisher) failed(ctx context.Context, found error, untilRefused bool) 
 	}
 	certain := p.standing.failed(ctx, p.cfg.Log, found)
 	if certain && untilRefused && !errors.Is(found, ErrAway) {
-		return fmt.Errorf("%w (%s)", found, adviceFor(found))
+		return advised(found)
 	}
 	return sleep(ctx, p.standing.pause(p.timing))
 }

@@ -58,6 +58,9 @@ func adviceFor(found error) string {
 	return ""
 }
 
+// advised is the error with what to do about it.
+func advised(found error) error { return fmt.Errorf("%w (%s)", found, adviceFor(found)) }
+
 // codes are the protocol's answers that waiting alone does not mend.
 // Source: https://kafka.apache.org/protocol#protocol_error_codes
 var codes = []struct {
