@@ -15,14 +15,18 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/cavra/cavra/testbed/stack"
 )
 
 // block is a fenced block of a document whose language is sh: it is a promise
-// that it works as it stands.
+// that it works as it stands. One that says "sh background" runs until the
+// document ends, and the next begins when it has told an address.
 type block struct {
-	file string
-	line int
-	text string
+	file       string
+	line       int
+	text       string
+	background bool
 }
 
 // languages are what a fence may say. A block of sh is run; the others are not
@@ -47,8 +51,8 @@ func blocks(name string, b []byte) ([]block, error) {
 		case isFence:
 			inside = true
 			switch language := strings.TrimSpace(fence); {
-			case language == "sh":
-				open = &block{file: name, line: n}
+			case language == "sh", language == "sh background":
+				open = &block{file: name, line: n, background: language != "sh"}
 			case !slices.Contains(languages, language) && !isDrawing(name, language):
 				errs = append(errs, fmt.Errorf("%s:%d: the fence says %q: say sh for commands that are run, text for what is not, or one of %v", name, n, language, languages))
 			}
@@ -122,6 +126,11 @@ func TestCommandsOfTheDocuments(t *testing.T) {
 		scratch := checkout(t, root)
 		for _, block := range found {
 			ran++
+			if block.background {
+				stop := serve(t, scratch, block)
+				defer stop()
+				continue
+			}
 			t.Run(fmt.Sprintf("%s:%d", block.file, block.line), func(t *testing.T) { run(t, scratch, block.text) })
 		}
 	}
@@ -206,9 +215,39 @@ func run(t *testing.T, dir, text string) {
 	}
 }
 
+// serve runs a block in the background.
+func serve(t *testing.T, dir string, b block) (stop func()) {
+	t.Helper()
+	log := filepath.Join(dir, fmt.Sprintf("block-%d.log", b.line))
+	out, err := os.Create(log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), "bash", "-eu", "-c", "exec "+strings.TrimSpace(b.text))
+	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, out, out
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	err = stack.Poll(ctx, "an address of "+b.text, func(context.Context) (bool, string, error) {
+		said, err := os.ReadFile(log)
+		return bytes.Contains(said, []byte("http://")), string(said), err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	return func() {
+		if err := errors.Join(cmd.Process.Signal(syscall.SIGTERM), cmd.Wait(), out.Close()); err != nil {
+			t.Errorf("%s:%d: %v", b.file, b.line, err)
+		}
+	}
+}
+
 func TestBlocks(t *testing.T) {
 	got, err := blocks("x.md", []byte("a\n```sh\none\ntwo\n```\n```text\nnot\n```\n```json\n{}\n```\n"))
-	if err != nil || len(got) != 1 || got[0] != (block{"x.md", 2, "one\ntwo\n"}) {
+	if err != nil || len(got) != 1 || got[0] != (block{file: "x.md", line: 2, text: "one\ntwo\n"}) {
 		t.Errorf("got %+v, %v", got, err)
 	}
 	for _, bad := range []string{"```\nbare\n```\n", "```bash\nx\n```\n", "```sh\nopen\n"} {

@@ -26,7 +26,7 @@ func exportCommand() *cobra.Command {
 statement of an artifact, or the whole chain of an agent. The file is there once
 it is whole.`,
 		Example: `  cavra-aggregator export --artifact sha256:… --output evidence.json
-  cavra-aggregator export --agent a-… --output chain.json`,
+  cavra-aggregator export --agent a1b2c3 --output chain.json`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if (artifact == "") == (agent == "") {
