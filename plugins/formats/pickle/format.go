@@ -66,6 +66,8 @@ type trial struct {
 	// or when it names what is dangerous.
 	imports bool
 	calls   bool
+	// named is set when the stream names anything.
+	named bool
 	// done is set when the stream reaches STOP, whole when that is the last byte.
 	done, whole bool
 }
@@ -77,7 +79,7 @@ func try(ctx context.Context, v *content.Visit, start int64) (trial, error) {
 
 // shown is what a run has shown of bytes that may be no pickle.
 func (m *machine) shown(done bool) trial {
-	t := trial{calls: m.out.Called, done: done, whole: m.offset() == m.size}
+	t := trial{calls: m.out.Called, named: len(m.out.Imports) > 0, done: done, whole: m.offset() == m.size}
 	for i, r := range m.out.Imports {
 		if !dottedName(r.Module) || !dottedName(r.Name) {
 			continue
@@ -199,7 +201,7 @@ func (m *machine) streams(ctx context.Context, v *content.Visit) (int64, error) 
 }
 
 // another reports whether one more stream begins at the offset. After a pickle,
-// anything that reaches a STOP is taken for one.
+// anything that reaches a STOP or names anything is taken for one.
 func another(ctx context.Context, v *content.Visit, at int64) (bool, error) {
 	if at >= v.Size {
 		return false, nil
@@ -215,7 +217,7 @@ func another(ctx context.Context, v *content.Visit, at int64) (bool, error) {
 		return arguments[head[2]] != argUnknown, nil
 	}
 	t, err := try(ctx, v, at)
-	return t.calls || t.imports || t.done, err
+	return t.calls || t.named || t.done, err
 }
 
 // claimParsed claims [start, end) but for what was skipped in it.

@@ -194,12 +194,8 @@ func (m *machine) merge(c *machine) {
 
 // lookAside runs what other loaders than the one that was followed would run.
 func (m *machine) lookAside(ctx context.Context, v *content.Visit) error {
-	for _, at := range m.aside {
-		c := m.child(at)
-		if _, err := c.stream(ctx, v.Budget.OpcodesLeft()); err != nil {
-			return err
-		}
-		m.nested.add(c.nested)
+	if err := m.alternatives(ctx, v.Budget); err != nil {
+		return err
 	}
 	for _, at := range m.plain {
 		c := newMachine(v.Bytes, at, v.Size, limits{memo: m.memo.limit, stack: m.maxStack}, m.table)

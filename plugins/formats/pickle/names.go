@@ -108,6 +108,7 @@ func (m *machine) record(r Resolved) int {
 	if i, there := m.seen[key]; there {
 		return i
 	}
+	r.At = m.place(r.At)
 	m.seen[key] = len(m.out.Imports)
 	m.out.Imports = append(m.out.Imports, r)
 	return len(m.out.Imports) - 1

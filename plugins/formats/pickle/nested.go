@@ -86,6 +86,7 @@ func (p *nestedParts) keep(m *machine, v value, what part) {
 	}
 	p.seen[v] = true
 	p.decoded += int64(len(what.decoded))
+	what.start, what.end = m.place(what.start), m.place(what.end-1)+1
 	p.parts = append(p.parts, what)
 }
 

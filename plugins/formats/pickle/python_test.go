@@ -188,7 +188,7 @@ func generate(rng *rand.Rand) []byte {
 	if p := rng.IntN(7); p <= 5 {
 		g.proto(p)
 	}
-	for range rng.IntN(60) {
+	for range rng.IntN(35) {
 		g.op()
 		if rng.IntN(200) == 0 {
 			g.out.WriteByte(byte(rng.IntN(256)))

@@ -78,8 +78,14 @@ type machine struct {
 	// proto is the last that a PROTO opcode said. From 4 on names are dotted,
 	// below 3 they are mapped from Python 2.
 	proto int64
-	// frameEnd is where the frame ends that is being read.
-	frameEnd int64
+	// start is where the stream begins. frameEnd is where the frame ends that is
+	// being read, frameAt where its FRAME stands; frameEnds are ends that are
+	// known to be others than FRAME says.
+	start, frameAt, frameEnd int64
+	frameEnds                map[int64]int64
+	// gaps are what this reading leaves out; readings are others.
+	gaps     []gap
+	readings []reading
 	// later is set after the first stream: whether the memo is still the first
 	// one's depends on the loader.
 	later    bool
@@ -134,7 +140,7 @@ const contextEvery = 1 << 16
 func (m *machine) begin() {
 	m.stack, m.marks, m.fence = m.stack[:0], m.marks[:0], 0
 	m.memo = memo{limit: m.memo.limit}
-	m.proto, m.frameEnd = 0, math.MaxInt64
+	m.proto, m.frameEnd, m.start = 0, math.MaxInt64, m.offset()
 }
 
 // stream runs one stream to its STOP. It reports false at a break; an error is
@@ -160,6 +166,9 @@ func (m *machine) run(ctx context.Context, opcodes int64) (bool, error) {
 			if m.cutLines && utf8.Valid(m.line) && utf8.Valid(m.line2) {
 				m.intern(m.line, m.line2, lineOpcodes[m.code])
 			}
+			if m.frameEnd != math.MaxInt64 {
+				m.leaveFrame()
+			}
 			return false, m.stopped()
 		}
 		m.out.Opcodes++
@@ -179,30 +188,6 @@ func (m *machine) run(ctx context.Context, opcodes int64) (bool, error) {
 			return false, err
 		}
 	}
-}
-
-// leaveFrame is met behind a frame's end. pickle.py refuses an opcode that lies
-// across it, _pickle.c does not look.
-func (m *machine) leaveFrame() {
-	if m.at < m.frameEnd && m.code != opFrame {
-		m.event(Malformed, "an opcode lies across a frame's end", "")
-	}
-	m.frameEnd = math.MaxInt64
-}
-
-// enterFrame notes where a frame ends. A frame that is longer than the content
-// is executed by pickle.py as far as it goes, and refused by _pickle.c.
-func (m *machine) enterFrame() bool {
-	if m.frameEnd != math.MaxInt64 && m.at < m.frameEnd {
-		m.event(Malformed, "a frame begins within a frame", "")
-	}
-	if m.num < 0 || m.num > m.left() {
-		m.event(Malformed, "frame beyond the end", "")
-		m.frameEnd = math.MaxInt64
-		return true
-	}
-	m.frameEnd = m.offset() + m.num
-	return true
 }
 
 // stopped keeps the break, and passes a read error on.
@@ -296,5 +281,5 @@ func (m *machine) event(kind, what, trace string) {
 		m.out.EventsOmitted++
 		return
 	}
-	m.out.Events = append(m.out.Events, Event{Kind: kind, At: m.at, What: what, Trace: trace})
+	m.out.Events = append(m.out.Events, Event{Kind: kind, At: m.place(m.at), What: what, Trace: trace})
 }
