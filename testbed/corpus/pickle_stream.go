@@ -76,6 +76,7 @@ func streamAttacks() []Attack {
 		attack(c, "second stream behind a megabyte", none+strings.Repeat("\x00\x00\x80\x3f", 1<<18)+system, osSystem),
 		attack(c, "second stream of protocol 0 behind junk", none+"\x00\x00\xffcos\nsystem\n(S'x'\ntR.", osSystem),
 		attack(c, "second stream of short strings behind junk", none+"\x00\x00\xff"+stackGlobal("os", "system")+shortUnicode("x")+"\x85R.", osSystem),
+		attack(c, "second stream that begins with the first one's memo", proto(2)+"Nq\x00.]h\x000"+callSystem+"\xff", osSystem),
 		attack(c, "third stream behind a broken second", none+proto(2)+"00."+system, osSystem),
 		attack(c, "third stream behind a cut second", none+proto(4)+"\x8e"+le64(1<<40)+system, osSystem),
 		attack(c, "second stream broken behind its payload", none+proto(2)+callSystem+"\xff", osSystem),

@@ -182,20 +182,39 @@ func (m *machine) specialSlot(state value) string {
 			continue
 		}
 		for i := 0; i+1 < len(n.known()); i += 2 {
-			at, size, ok := int64(0), int64(0), n.items[i].isText()
-			if ok {
-				at, size, ok = m.extent(n.items[i])
-			}
-			if !ok || size < 5 || size > 64 {
-				continue
-			}
-			b, ok := m.peek(at, size)
-			if s := string(b); ok && strings.HasPrefix(s, "__") && strings.HasSuffix(s, "__") && alarming[s] {
-				return s
+			if name := m.special(n.items[i]); name != "" {
+				return name
 			}
 		}
 	}
 	return ""
+}
+
+// maxSpecial bounds the keys whose look is remembered: picklers write the names
+// of attributes once, and refer to them from then on.
+const maxSpecial = 4096
+
+// special is the text of a key when that is a special attribute's.
+func (m *machine) special(key value) string {
+	if !key.isText() {
+		return ""
+	}
+	if known, ok := m.specials[key]; ok {
+		return known
+	}
+	name := ""
+	if at, n, ok := m.extent(key); ok && n >= 5 && n <= 64 {
+		if b, ok := m.peek(at, n); ok && alarming[string(b)] {
+			name = string(b)
+		}
+	}
+	if len(m.specials) < maxSpecial {
+		if m.specials == nil {
+			m.specials = make(map[value]string)
+		}
+		m.specials[key] = name
+	}
+	return name
 }
 
 // into notes that items go into target: those of a pair each for a dict.

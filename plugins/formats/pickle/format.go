@@ -193,7 +193,7 @@ func (m *machine) streams(ctx context.Context, v *content.Visit) (int64, error) 
 			m.out.Broken = &Break{At: end, Reason: predicate.LimitMembers, What: "streams"}
 			return end, nil
 		}
-		more, err := another(ctx, v, end)
+		more, err := m.another(ctx, v, end)
 		if err != nil || !more {
 			return end, err
 		}
@@ -202,7 +202,7 @@ func (m *machine) streams(ctx context.Context, v *content.Visit) (int64, error) 
 
 // another reports whether one more stream begins at the offset. After a pickle,
 // anything that reaches a STOP or names anything is taken for one.
-func another(ctx context.Context, v *content.Visit, at int64) (bool, error) {
+func (m *machine) another(ctx context.Context, v *content.Visit, at int64) (bool, error) {
 	if at >= v.Size {
 		return false, nil
 	}
@@ -216,7 +216,13 @@ func another(ctx context.Context, v *content.Visit, at int64) (bool, error) {
 	if head[0] == opProto && len(head) == 3 && head[1] <= highestProtocol {
 		return arguments[head[2]] != argUnknown, nil
 	}
-	t, err := try(ctx, v, at)
+	c := newMachine(v.Bytes, at, v.Size, limits{memo: m.memo.limit, stack: m.maxStack}, m.table)
+	c.evaluated, c.later = m.evaluated, true
+	c.begin()
+	done, err := c.run(ctx, v.Budget.OpcodesLeft()-m.out.Opcodes)
+	v.Budget.SpendOpcodes(c.out.Opcodes)
+	m.evaluated = c.evaluated
+	t := c.shown(done)
 	return t.calls || t.named || t.done, err
 }
 

@@ -150,7 +150,7 @@ func (m *machine) alternatives(ctx context.Context, b *content.Budget) error {
 	enqueue := func(from *machine) {
 		for _, at := range from.aside {
 			c := newMachine(from.src, at, from.size, limits{memo: m.memo.limit, stack: m.maxStack}, m.table)
-			c.later, c.gaps = true, from.gaps
+			c.later, c.gaps, c.evaluated = true, from.gaps, m.evaluated
 			queue = append(queue, c)
 		}
 		for _, r := range from.readings {
@@ -160,9 +160,11 @@ func (m *machine) alternatives(ctx context.Context, b *content.Budget) error {
 	enqueue(m)
 	for i := 0; i < len(queue) && i < maxAlternatives; i++ {
 		c := queue[i]
+		c.evaluated = m.evaluated
 		if err := c.all(ctx, b); err != nil {
 			return fmt.Errorf("run another reading: %w", err)
 		}
+		m.evaluated = c.evaluated
 		m.merge(c)
 		enqueue(c)
 		queue[i] = nil

@@ -329,7 +329,8 @@ func TestFuzzAgainstCPython(t *testing.T) {
 					t.Errorf("CPython resolves %q (how %d), not found in %x (%q)", pair, batch[i].how, batch[i].b, brief(r))
 				}
 			}
-			if (a.c > 0 || a.py > 0) && len(r.Ends) == 0 {
+			// A reading of its own may end where the bytes as they stand break.
+			if (a.c > 0 || a.py > 0) && len(r.Ends) == 0 && !hasEvent(r, Malformed) {
 				t.Errorf("CPython ends well (how %d), we break at %+v in %x", batch[i].how, r.Broken, batch[i].b)
 			}
 		}

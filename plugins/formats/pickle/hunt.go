@@ -152,8 +152,10 @@ func (h *hunter) dangerous(module, name string) bool {
 func (h *hunter) try(ctx context.Context, at int64) (int64, error) {
 	h.trials++
 	c := newMachine(h.v.Bytes, at, h.v.Size, limits{memo: h.m.memo.limit, stack: h.m.maxStack}, h.m.table)
+	c.evaluated = h.m.evaluated
 	c.begin()
 	t, err := c.attempt(ctx, h.v.Budget)
+	h.m.evaluated = c.evaluated
 	if err != nil || !t.imports {
 		return 0, err
 	}
@@ -199,9 +201,11 @@ func (m *machine) lookAside(ctx context.Context, v *content.Visit) error {
 	}
 	for _, at := range m.plain {
 		c := newMachine(v.Bytes, at, v.Size, limits{memo: m.memo.limit, stack: m.maxStack}, m.table)
+		c.evaluated = m.evaluated
 		c.begin()
 		c.enterBlind()
 		t, err := c.attempt(ctx, v.Budget)
+		m.evaluated = c.evaluated
 		if err != nil {
 			return err
 		}

@@ -104,6 +104,7 @@ type machine struct {
 	kept       []elementType
 	extensions map[int64]value
 	nested     nestedParts
+	specials   map[value]string
 	legacy     legacyFile
 	// aside are offsets at which some loader would begin another stream, plain
 	// those of raw data that a plain loader takes for opcodes.
