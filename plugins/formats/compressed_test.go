@@ -112,7 +112,7 @@ func TestCompressedOddities(t *testing.T) {
 	name := strings.Repeat("n", 3000)
 	long := string(named[:10]) + "\x03\x00abc" + name + "\x00" + name + "\x00hh" + string(named[10:])
 	skipped := "\x5a\x2a\x4d\x18" + le32(len(evil)) + evil
-	matches := "\x04\x22\x4d\x18\x60\x40\x82" + le32(3+len(evil)) + string([]byte{byte(0xf0 | 0)}) +
+	matches := "\x04\x22\x4d\x18\x60\x40\x82" + le32(3+len(evil)) + "\xf0" +
 		string([]byte{byte(len(evil) - 15)}) + evil + "\x00"
 	tests := []struct{ name, content, want string }{
 		{"gzip with all that a header can have", long, "gzip pickle.import.dangerous"},

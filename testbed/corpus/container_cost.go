@@ -6,50 +6,105 @@ import (
 	"fmt"
 	"hash/crc32"
 	"strings"
-
-	"github.com/cavra/cavra/schemas/predicate"
 )
 
 // Costly are files that are built to cost time or memory: bombs, deep nesting,
 // lying lengths, files that hold themselves. A scan of each must end soon, in
-// little memory, and say that it is not complete. Their rules are not listed.
-func Costly() []Container {
-	var out []Container
-	add := func(name, content string) {
-		out = append(out, Container{Name: name, Content: []byte(content), Verdict: predicate.Warn})
+// little memory, and say that it is not complete. Their rules are not listed, and
+// each is made when it is asked for, since some are large.
+func Costly() []func() Container {
+	var out []func() Container
+	add := func(name string, content func() string) {
+		out = append(out, func() Container { return Container{Name: name, Content: []byte(content())} })
 	}
-	zeros := gzipOf(strings.Repeat("\x00", 32<<20))
-	add("gzip: members of zeros without end", strings.Repeat(zeros, 200))
-	add("gzip: a million empty members", strings.Repeat(gzipOf(""), 400_000))
-	nops := proto(2) + strings.Repeat("N0", 16<<20)
-	add("gzip: opcodes without end", strings.Repeat(gzipOf(nops), 40))
-	add("zip: members of opcodes", zipOfAll(60, "o", strings.Repeat("N0", 8<<20)))
-	add("zip: members of text", zipOfAll(200, "t", strings.Repeat("word ", 3<<20)))
-	add("zip: members of brackets", zipOfAll(100, "b", strings.Repeat("[", 16<<20)))
-	add("zip: members that share their bytes", zipShared(20_000, strings.Repeat("word ", 200_000)))
-	add("zip: deflated members that share their bytes", zipSharedDeflated(5_000, strings.Repeat("\x00", 8<<20)))
-	add("zip: members in members", nested(60, func(s string) string { return rawZip([]zipEntry{stored("x", s)}) }))
-	add("zip: two of each in each", nested(14, func(s string) string { return rawZip([]zipEntry{stored("x", s), stored("y", s)}) }))
-	add("gzip: gzip in gzip", nested(60, gzipOf))
-	add("tar: tar in tar", nested(40, func(s string) string { return tarEntry("x", s) }))
-	add("7z: 7z in 7z", nested(20, func(s string) string { return sevenZipOf("x", s) }))
-	add("zip: signatures without end", "PK\x03\x04"+strings.Repeat("PK\x03\x04\x00\x00PK\x01\x02PK\x05\x06", 300_000))
-	add("zip: directory without end", strings.Repeat(rawZip([]zipEntry{stored("x", "").with(func(e *zipEntry) { e.absent = true })}), 100_000))
-	add("zip: a million entries", zipEntries(400_000))
-	add("tar: a million entries", strings.Repeat(tarEntry("x", ""), 100_000))
-	add("tar: a million extended headers", strings.Repeat(tarHead("p", 'x', 6, nil)+toBlock("6 a=b\n"), 20_000))
-	add("tar: sparse files of zeros", strings.Repeat(tarHead("s", 'S', 1, map[int]string{
-		386: fmt.Sprintf("%011o\x00%011o\x00", 0, 1), 483: fmt.Sprintf("%011o\x00", 200<<20)})+toBlock("x"), 50))
-	add("zstd: blocks of one byte repeated", zstdRuns(60_000))
-	add("zstd: a window of 2 GiB", "\x28\xb5\x2f\xfd\x00\xa8\x01\x00\x00")
-	add("zstd: frames without end", strings.Repeat("\x28\xb5\x2f\xfd\x00\x58\x01\x00\x00", 300_000))
-	add("lz4: one byte repeated", lz4Runs(60))
-	add("lz4: empty blocks without end", "\x04\x22\x4d\x18\x60\x70\x73"+strings.Repeat("\x00\x00\x00\x80", 1_000_000))
-	add("lz4: frames that are passed over", strings.Repeat("\x50\x2a\x4d\x18\x00\x00\x00\x00", 500_000)+lz4Of(words))
-	add("xz: dictionaries of 4 GiB", strings.Repeat(xzOf(words, 40), 100_000))
-	add("bzip2: zeros without end", strings.Repeat(bzip2Zeros, 50_000))
-	add("rar: headers without end", "Rar!\x1a\x07\x00"+strings.Repeat("\x00\x00\x75\x00\x00\x07\x00", 500_000))
-	add("7z: files without end", sevenZipFiles(1<<17))
+	add("gzip: members of zeros without end", func() string {
+		return strings.Repeat(gzipOf(strings.Repeat("\x00", 32<<20)), 200)
+	})
+	add("gzip: a million empty members", func() string {
+		return strings.Repeat(gzipOf(""), 400_000)
+	})
+	add("gzip: opcodes without end", func() string {
+		return strings.Repeat(gzipOf(proto(2)+strings.Repeat("N0", 16<<20)), 40)
+	})
+	add("zip: members of opcodes", func() string {
+		return zipOfAll(60, "o", strings.Repeat("N0", 8<<20))
+	})
+	add("zip: members of text", func() string {
+		return zipOfAll(200, "t", strings.Repeat("word ", 3<<20))
+	})
+	add("zip: members of brackets", func() string {
+		return zipOfAll(100, "b", strings.Repeat("[", 16<<20))
+	})
+	add("zip: members that share their bytes", func() string {
+		return zipShared(20_000, strings.Repeat("word ", 200_000))
+	})
+	add("zip: deflated members that share their bytes", func() string {
+		return zipSharedDeflated(5_000, strings.Repeat("\x00", 8<<20))
+	})
+	add("zip: members in members", func() string {
+		return nested(60, func(s string) string { return rawZip([]zipEntry{stored("x", s)}) })
+	})
+	add("zip: two of each in each", func() string {
+		return nested(14, func(s string) string { return rawZip([]zipEntry{stored("x", s), stored("y", s)}) })
+	})
+	add("gzip: gzip in gzip", func() string {
+		return nested(60, gzipOf)
+	})
+	add("tar: tar in tar", func() string {
+		return nested(40, func(s string) string { return tarEntry("x", s) })
+	})
+	add("7z: 7z in 7z", func() string {
+		return nested(20, func(s string) string { return sevenZipOf("x", s) })
+	})
+	add("zip: signatures without end", func() string {
+		return "PK\x03\x04" + strings.Repeat("PK\x03\x04\x00\x00PK\x01\x02PK\x05\x06", 300_000)
+	})
+	add("zip: directory without end", func() string {
+		return strings.Repeat(rawZip([]zipEntry{stored("x", "").with(func(e *zipEntry) { e.absent = true })}), 100_000)
+	})
+	add("zip: a million entries", func() string {
+		return zipEntries(400_000)
+	})
+	add("tar: a million entries", func() string {
+		return strings.Repeat(tarEntry("x", ""), 100_000)
+	})
+	add("tar: a million extended headers", func() string {
+		return strings.Repeat(tarHead("p", 'x', 6, nil)+toBlock("6 a=b\n"), 20_000)
+	})
+	add("tar: sparse files of zeros", func() string {
+		return strings.Repeat(tarHead("s", 'S', 1, map[int]string{
+			386: fmt.Sprintf("%011o\x00%011o\x00", 0, 1), 483: fmt.Sprintf("%011o\x00", 200<<20)})+toBlock("x"), 50)
+	})
+	add("zstd: blocks of one byte repeated", func() string {
+		return zstdRuns(60_000)
+	})
+	add("zstd: a window of 2 GiB", func() string {
+		return "\x28\xb5\x2f\xfd\x00\xa8\x01\x00\x00"
+	})
+	add("zstd: frames without end", func() string {
+		return strings.Repeat("\x28\xb5\x2f\xfd\x00\x58\x01\x00\x00", 300_000)
+	})
+	add("lz4: one byte repeated", func() string {
+		return lz4Runs(60)
+	})
+	add("lz4: empty blocks without end", func() string {
+		return "\x04\x22\x4d\x18\x60\x70\x73" + strings.Repeat("\x00\x00\x00\x80", 1_000_000)
+	})
+	add("lz4: frames that are passed over", func() string {
+		return strings.Repeat("\x50\x2a\x4d\x18\x00\x00\x00\x00", 500_000) + lz4Of(words)
+	})
+	add("xz: dictionaries of 4 GiB", func() string {
+		return strings.Repeat(xzOf(words, 40), 100_000)
+	})
+	add("bzip2: zeros without end", func() string {
+		return strings.Repeat(bzip2Zeros, 50_000)
+	})
+	add("rar: headers without end", func() string {
+		return "Rar!\x1a\x07\x00" + strings.Repeat("\x00\x00\x75\x00\x00\x07\x00", 500_000)
+	})
+	add("7z: files without end", func() string {
+		return sevenZipFiles(1 << 17)
+	})
 	return out
 }
 

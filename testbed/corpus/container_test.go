@@ -74,7 +74,8 @@ func TestCostlyContainersEndSoon(t *testing.T) {
 	if testing.Short() {
 		t.Skip("costly on purpose")
 	}
-	for _, c := range corpus.Costly() {
+	for _, make := range corpus.Costly() {
+		c := make()
 		t.Run(c.Name, func(t *testing.T) {
 			debug.FreeOSMemory()
 			peak := watch(t)

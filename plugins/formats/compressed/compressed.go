@@ -76,8 +76,8 @@ func (f Format) Scan(ctx context.Context, v *content.Visit) error {
 			return err
 		}
 	}
-	if r.Fault != nil {
-		return nil
+	if r.Fault == nil {
+		return v.Trailing(ctx, where, r.End)
 	}
-	return v.Trailing(ctx, where, r.End)
+	return nil
 }

@@ -349,17 +349,17 @@ type header struct {
 	empty   []bool
 }
 
-// parseHeader reads a header that is not encoded.
-func parseHeader(b []byte) (*header, error) {
+// parseHeader reads a header that is not encoded, or returns nil.
+func parseHeader(b []byte) *header {
 	r := &reader{b: b}
 	h := &header{streams: &streams{}}
 	if r.number() != idHeader {
-		return nil, errHeader
+		return nil
 	}
 	for r.err == nil {
 		switch r.number() {
 		case idEnd:
-			return h, r.err
+			return h
 		case idArchive:
 			for r.err == nil && r.number() != idEnd {
 				r.bytes(r.number())
@@ -372,7 +372,7 @@ func parseHeader(b []byte) (*header, error) {
 			r.fail()
 		}
 	}
-	return nil, r.err
+	return nil
 }
 
 func (r *reader) files(h *header) {

@@ -110,9 +110,9 @@ func (a *archive) header(ctx context.Context, b []byte, at int64) error {
 		}
 		return a.encoded(ctx, s)
 	}
-	h, err := parseHeader(b)
-	if err != nil {
-		a.broken(at, err.Error())
+	h := parseHeader(b)
+	if h == nil {
+		a.broken(at, "header is broken")
 		return nil
 	}
 	return a.members(ctx, h)

@@ -78,6 +78,8 @@ type entry struct {
 	disagrees     bool
 	noSum         bool // the checksum is not known
 	open          bool // no header states the size
+	short         bool // the entry would go on behind the directory
+	cut           bool // the data would go on behind the archive
 	// otherName is one that an extra field has, for readers that know it.
 	otherName string
 	// local is the member as its local header has it.
@@ -118,25 +120,38 @@ func readDirectory(ctx context.Context, v *content.Visit) (*directory, error) {
 			return nil, err
 		}
 	}
-	if size > uint64(d.tail) || offset > uint64(d.tail)-size {
+	if size > uint64(d.tail) || offset > 1<<62 {
 		return nil, nil
 	}
-	// Data before the archive shifts all offsets, as for self-extracting ones.
+	// Data before the archive shifts all offsets, as for self-extracting ones;
+	// data that is missing shifts them back.
 	d.end = d.tail
 	d.start = d.tail - int64(size)
 	d.shift = d.start - int64(offset)
-	if d.shift != 0 {
-		if at, ok, err := hasSignature(v, int64(offset), sigCentral); err != nil {
-			return nil, err
-		} else if ok {
-			d.start, d.end, d.shift = at, at+int64(size), 0
-		}
+	if err := d.unshift(v, int64(size), int64(min(offset, 1<<62))); err != nil {
+		return nil, err
 	}
 	if int64(size) > v.Budget.DirectoryBytes {
 		d.cut = true
 		return d, nil
 	}
 	return d, d.readEntries(ctx, v, int64(size))
+}
+
+// unshift takes the directory at the offset that is stated, where there is none
+// before the end record.
+func (d *directory) unshift(v *content.Visit, size, offset int64) error {
+	if d.shift == 0 || offset > d.tail-size {
+		return nil
+	}
+	if _, here, err := hasSignature(v, d.start, sigCentral); here || err != nil {
+		return err
+	}
+	_, there, err := hasSignature(v, offset, sigCentral)
+	if there {
+		d.start, d.end, d.shift = offset, offset+size, 0
+	}
+	return err
 }
 
 func hasSignature(v *content.Visit, at int64, sig string) (int64, bool, error) {
@@ -198,12 +213,15 @@ func (d *directory) readEntries(ctx context.Context, v *content.Visit, size int6
 		}
 		e, n := parseEntry(b[at:])
 		if n == 0 {
-			d.cut = true
+			// What follows is no entry, though the archive says so: it is looked
+			// at like any bytes between records.
+			d.cut, d.end = true, d.start+int64(at)
 			return nil
 		}
 		e.listedAt = d.start + int64(at)
 		e.header += d.shift
 		d.entries = append(d.entries, e)
+		d.cut = d.cut || e.short
 		at += n
 	}
 	if uint64(len(d.entries)) != d.count {
@@ -219,11 +237,12 @@ func parseEntry(b []byte) (*entry, int) {
 	}
 	le := binary.LittleEndian
 	name, extra, comment := int(le.Uint16(b[28:])), int(le.Uint16(b[30:])), int(le.Uint16(b[32:]))
-	n := sizeCentral + name + extra + comment
-	if n > len(b) {
-		return nil, 0
-	}
+	// What goes on behind the directory is cut, as Python's zipfile does it.
+	n := min(len(b), sizeCentral+name+extra+comment)
+	name = min(name, n-sizeCentral)
+	extra = min(extra, n-sizeCentral-name)
 	e := &entry{
+		short:   n < sizeCentral+name+extra+comment,
 		creator: b[5], flags: le.Uint16(b[8:]), method: le.Uint16(b[10:]), crc: le.Uint32(b[16:]),
 		external: le.Uint32(b[38:]), name: string(b[sizeCentral : sizeCentral+name]),
 	}

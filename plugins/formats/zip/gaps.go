@@ -46,7 +46,11 @@ func (a *archive) dropOverlaps() {
 func (a *archive) gaps(ctx context.Context, entries []*entry) error {
 	used := append([]extent{{a.dir.start, a.dir.end}, {min(a.dir.comment, a.Size), a.Size}}, a.dir.records...)
 	for _, e := range entries {
-		if e.bad == "" {
+		switch {
+		case e.cut:
+			// Other members may lie where this one says that its data are.
+			used = append(used, extent{e.header, e.data})
+		case e.bad == "":
 			used = append(used, extent{e.header, e.end})
 		}
 	}
@@ -113,6 +117,11 @@ func (a *archive) junk(ctx context.Context, start, end int64) error {
 	if a.beside && start == 0 {
 		return nil
 	}
+	if _, ok, err := hasSignature(a.Visit, start, sigLocal); ok || err != nil {
+		// A broken header; as content of its own it would be the same again.
+		a.Unread(start, end, predicate.Malformed)
+		return err
+	}
 	_, err := a.Enter(ctx, a.Part(start, end))
 	return err
 }
@@ -170,11 +179,18 @@ func (a *archive) close(ctx context.Context, e *entry, end int64) error {
 			return err
 		}
 		e.size = c.Size
-		if c.Fault == nil {
+		whole := c.Fault == nil
+		if whole {
 			e.packed = c.End
 		}
 		if err := c.Close(); err != nil {
 			return err
+		}
+		if !whole {
+			if e.packed, err = a.nextRecord(ctx, e.data, end); err != nil {
+				return err
+			}
+			e.packed -= e.data
 		}
 	} else {
 		next, err := a.nextRecord(ctx, e.data, end)
@@ -213,6 +229,11 @@ func (a *archive) listedAgain(ctx context.Context, at, end int64) (int64, error)
 	}
 	a.Parsed(at, at+int64(n))
 	e.listedAt = at
+	if _, ok, err := hasSignature(a.Visit, e.header+a.dir.shift, sigLocal); err != nil {
+		return at, err
+	} else if ok {
+		e.header += a.dir.shift
+	}
 	if err := e.readLocal(a.Visit, a.Size); err != nil {
 		return at, err
 	}

@@ -26,10 +26,14 @@ func (e *entry) readLocal(v *content.Visit, limit int64) error {
 	le := binary.LittleEndian
 	nameLen, extraLen := int64(le.Uint16(b[26:])), int64(le.Uint16(b[28:]))
 	e.data = e.header + sizeLocal + nameLen + extraLen
-	if e.data > limit || e.packed > limit-e.data {
+	if e.data > limit {
 		e.bad = "data is outside of the archive"
 		e.data, e.dataEnd, e.end = e.header, e.header, e.header
 		return nil
+	}
+	if e.packed > limit-e.data {
+		// Readers take what is there.
+		e.packed, e.cut = limit-e.data, true
 	}
 	e.dataEnd = e.data + e.packed
 	e.end = e.dataEnd

@@ -162,6 +162,9 @@ func (a *archive) checkEntry(e *entry) {
 	case e.bad != "":
 		a.Found("archive.malformed", where, e.listedAt, e.String(), e.bad)
 		a.Unread(e.listedAt, e.listedAt, predicate.Malformed)
+	case e.cut:
+		a.Found("archive.malformed", where, e.header, e.String(), "data is outside of the archive")
+		a.Unread(e.header, e.header, predicate.Truncated)
 	case e.disagrees:
 		a.Found("archive.malformed", where, e.header, e.String(), "local header and directory disagree")
 	}
