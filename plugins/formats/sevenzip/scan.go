@@ -104,11 +104,11 @@ func (a *archive) header(ctx context.Context, b []byte, at int64) error {
 	if len(b) > 0 && b[0] == idEncodedHeader {
 		r := &reader{b: b[1:]}
 		s := r.streams()
-		if a.encodings++; r.err != nil || len(s.folders) != 1 || a.encodings > maxEncodings {
-			a.broken(at, "encoded header is broken")
-			return nil
+		if a.encodings++; r.err == nil && len(s.folders) == 1 && a.encodings <= maxEncodings {
+			return a.encoded(ctx, s)
 		}
-		return a.encoded(ctx, s)
+		a.broken(at, "encoded header is broken")
+		return nil
 	}
 	h := parseHeader(b)
 	if h == nil {

@@ -70,6 +70,8 @@ type Content struct {
 	stream *Stream
 	at     int64
 	recent []byte // what was read last, up to at
+	// tail is the end of content that is not held: archives are read from there.
+	tail []byte
 }
 
 // Read decompresses the n packed bytes once, to learn what they hold and whether
@@ -91,7 +93,9 @@ func Read(ctx context.Context, b *content.Budget, codec Codec, packed io.ReaderA
 		got, err := c.stream.Read(buf)
 		sum.Write(buf[:got]) //nolint:errcheck // a hash's Write returns no error
 		c.Size += int64(got)
-		holding = holding && c.keep(buf[:got])
+		if holding = holding && c.keep(buf[:got]); !holding {
+			c.remember(buf[:got])
+		}
 		if fault := c.beyond(int64(got), most); fault != nil {
 			c.Fault = fault
 			break
@@ -109,6 +113,7 @@ func Read(ctx context.Context, b *content.Budget, codec Codec, packed io.ReaderA
 	c.Sum, c.End, c.Skipped = sum.Sum32(), c.stream.End(), c.stream.skipped
 	if !holding {
 		c.forget()
+		c.tail, c.recent = c.recent, nil
 	}
 	return c, c.stop()
 }
@@ -162,7 +167,7 @@ func (c *Content) forget() {
 // Close gives back the memory that is held.
 func (c *Content) Close() error {
 	c.budget.Release(c.asked)
-	c.asked, c.chunks, c.held, c.recent = 0, nil, 0, nil
+	c.asked, c.chunks, c.held, c.recent, c.tail = 0, nil, 0, nil, nil
 	return c.stop()
 }
 
@@ -202,8 +207,12 @@ func (c *Content) ReadAt(p []byte, off int64) (int, error) {
 	return len(want), nil
 }
 
-// seek reads what is not in memory.
+// seek reads what is not in memory from the content's start.
 func (c *Content) seek(p []byte, off int64) error {
+	if from := c.Size - int64(len(c.tail)); off >= from {
+		copy(p, c.tail[off-from:])
+		return nil
+	}
 	if from := c.at - int64(len(c.recent)); off >= from && off < c.at {
 		n := copy(p, c.recent[off-from:])
 		p, off = p[n:], off+int64(n)
