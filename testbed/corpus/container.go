@@ -152,6 +152,18 @@ func rawZip(entries []zipEntry, edits ...func(*zipEnd)) string {
 	return out.String()
 }
 
+// zip64Of ends an archive by the records of zip64, with what is to lie between
+// them.
+func zip64Of(entries []zipEntry, between string) string {
+	whole := rawZip(entries)
+	at := strings.LastIndex(whole, "PK\x05\x06")
+	start := strings.Index(whole, "PK\x01\x02")
+	record := "PK\x06\x06" + le64(44) + le16(45) + le16(45) + le32(0) + le32(0) + le64(len(entries)) + le64(len(entries)) + le64(at-start) + le64(start)
+	locator := "PK\x06\x07" + le32(0) + le64(at) + le32(1)
+	end := "PK\x05\x06" + le16(0) + le16(0) + le16(0xffff) + le16(0xffff) + le32(0xffffffff) + le32(0xffffffff) + le16(0)
+	return whole[:at] + record + between + locator + end
+}
+
 func zipCases() []Container {
 	note, bad := stored("note.txt", words), stored("m.bin", payload())
 	one := func(e zipEntry) string { return rawZip([]zipEntry{note, e}) }
@@ -213,6 +225,8 @@ func zipCases() []Container {
 		contained("zip: no directory", "zip", strings.SplitN(one(bad), "PK\x01\x02", 2)[0], false, ruleMalformed, ruleDangerous),
 		contained("zip: directory elsewhere", "zip", rawZip([]zipEntry{note, bad}, func(e *zipEnd) { e.offset = 1 << 30 }), false,
 			ruleHidden, ruleMalformed, ruleDangerous),
+		contained("zip: zip64", "zip", zip64Of([]zipEntry{note, bad}, ""), true, ruleDangerous),
+		contained("zip: pickle between the records of zip64", "zip", zip64Of([]zipEntry{note}, payload()), true, ruleHidden, ruleDangerous),
 		contained("zip: count is wrong", "zip", rawZip([]zipEntry{note, bad}, func(e *zipEnd) { e.count = 1 }), false, ruleMalformed, ruleDangerous),
 		contained("zip: name that leaves", "zip", one(both(func(f *zipFields) { f.name = "../m" })), true, rulePath, ruleDangerous),
 		contained("zip: link that leaves", "zip", one(stored("l", "/etc/passwd").with(func(e *zipEntry) { e.central.external = 0o120777 << 16 })), true, rulePath),
