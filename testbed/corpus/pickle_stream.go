@@ -122,6 +122,7 @@ func streamAttacks() []Attack {
 		attack(c, "memo index of 2^40", proto(4)+shortUnicode("os")+"p1099511627776\n0g1099511627776\n"+shortUnicode("system")+"\x93)R.", osSystem),
 		attack(c, "memo index set twice", proto(4)+shortUnicode("math")+"q\x00"+shortUnicode("os")+"q\x0000h\x00"+shortUnicode("system")+"\x93)R.", osSystem),
 		attack(c, "memo index with underscores", proto(4)+shortUnicode("os")+"p1_0\n0h\x0a"+shortUnicode("system")+"\x93)R.", osSystem),
+		attack(c, "memo index with NUL", proto(4)+shortUnicode("os")+"p7\x00zz\n0g7\x00\x00\n"+shortUnicode("system")+"\x93)R.", osSystem),
 		attack(c, "items left on the stack", proto(2)+"NNN("+callSystem+"NN.", osSystem),
 		attack(c, "payload behind a long string", proto(2)+"X"+le32(len(long))+long+callSystem+".", osSystem),
 		attack(c, "payload behind a long line", "V"+long+"\n0"+callSystem+".", osSystem),

@@ -242,7 +242,7 @@ func claimParsed(v *content.Visit, start, end int64, skipped []coverage.Range) {
 // eventRules are the rules that events meet.
 var eventRules = map[string]string{
 	CallUnresolved: "pickle.call.unresolved", ImportUnresolved: "pickle.import.unresolved",
-	Extension: "pickle.extension", StateOfGlobal: "pickle.state.global", Malformed: "pickle.malformed",
+	Extension: "pickle.extension", StateOfGlobal: "pickle.state.global", Malformed: "pickle.malformed", Limited: "pickle.limit",
 }
 
 // report judges a resolution.

@@ -161,7 +161,11 @@ func (m *machine) alternatives(ctx context.Context, b *content.Budget) error {
 	for i := 0; i < len(queue) && i < maxAlternatives; i++ {
 		c := queue[i]
 		c.evaluated = m.evaluated
-		if err := c.all(ctx, b); err != nil {
+		if m.strayed() {
+			m.event(Limited, "other readings are followed no further", "")
+			return nil
+		}
+		if err := m.all(ctx, c, b); err != nil {
 			return fmt.Errorf("run another reading: %w", err)
 		}
 		m.evaluated = c.evaluated
@@ -170,7 +174,7 @@ func (m *machine) alternatives(ctx context.Context, b *content.Budget) error {
 		queue[i] = nil
 	}
 	if len(queue) > maxAlternatives {
-		m.event(Malformed, "more readings than are looked at", "")
+		m.event(Limited, "more readings than are followed", "")
 	}
 	return nil
 }
@@ -178,16 +182,17 @@ func (m *machine) alternatives(ctx context.Context, b *content.Budget) error {
 // maxInRow bounds the streams of another reading.
 const maxInRow = 64
 
-// all runs stream after stream to a break or the end.
-func (m *machine) all(ctx context.Context, b *content.Budget) error {
+// all runs another machine's streams to a break or the end.
+func (m *machine) all(ctx context.Context, c *machine, b *content.Budget) error {
 	for range maxInRow {
-		before := m.out.Opcodes
-		ok, err := m.stream(ctx, b.OpcodesLeft())
-		b.SpendOpcodes(m.out.Opcodes - before)
+		before := c.out.Opcodes
+		ok, err := c.stream(ctx, min(b.OpcodesLeft(), maxAstray-m.astray))
+		b.SpendOpcodes(c.out.Opcodes - before)
+		m.astray += c.out.Opcodes - before + 1
 		if err != nil {
 			return err
 		}
-		if !ok || m.left() == 0 {
+		if !ok || c.left() == 0 {
 			return nil
 		}
 	}

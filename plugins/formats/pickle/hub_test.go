@@ -137,7 +137,7 @@ func verdictOf(table *Table, r *Resolution) predicate.Verdict {
 		}
 	}
 	for _, e := range r.Events {
-		if e.Kind == Malformed || e.Kind == Extension {
+		if e.Kind == Malformed || e.Kind == Extension || e.Kind == Limited {
 			worst = predicate.Warn
 			continue
 		}

@@ -14,10 +14,12 @@ const (
 	// so that no beginning lies across two windows.
 	huntWindow  = 1 << 20
 	huntOverlap = 1 << 10
-	// maxTrials bounds the places of one artifact that are tried as pickles, and
-	// trialOpcodes the work on each.
-	maxTrials    = 100_000
+	// trialOpcodes bounds the work on one place that is tried as a pickle, and
+	// maxAstray that on all places and readings besides the first, in opcodes.
+	// A look at a name counts as judgeWork.
 	trialOpcodes = 1 << 20
+	maxAstray    = 40_000_000
+	judgeWork    = 64
 	// maxPlain bounds the places of raw data that are tried so.
 	maxPlain = 10_000
 	// decoys are the values that a stream finds below what it has pushed, when
@@ -28,9 +30,8 @@ const (
 // hunter looks for pickles in bytes that are none: behind a break, or behind
 // what the last pickle has left.
 type hunter struct {
-	m      *machine
-	v      *content.Visit
-	trials int
+	m *machine
+	v *content.Visit
 	// next is the first offset that no pickle has covered yet.
 	next int64
 }
@@ -48,8 +49,13 @@ func (m *machine) hunt(ctx context.Context, v *content.Visit, start int64) error
 		if err := content.ReadFull(v.Bytes, b, at); err != nil {
 			return err
 		}
-		if err := h.window(ctx, b, at); err != nil || h.trials >= maxTrials {
+		if err := h.window(ctx, b, at); err != nil {
 			return err
+		}
+		if m.strayed() {
+			m.at = at
+			m.event(Limited, "later pickles are looked for no further", "")
+			return nil
 		}
 		if at+int64(len(b)) == v.Size {
 			return nil
@@ -81,7 +87,7 @@ func (h *hunter) window(ctx context.Context, b []byte, base int64) error {
 			continue
 		}
 		end, err := h.try(ctx, base+int64(from))
-		if err != nil || h.trials >= maxTrials {
+		if err != nil || h.m.strayed() {
 			return err
 		}
 		if end > base+int64(i) {
@@ -144,18 +150,17 @@ func shortBefore(b []byte, i int) (string, int, bool) {
 }
 
 func (h *hunter) dangerous(module, name string) bool {
+	h.m.astray += judgeWork
 	return h.m.table.Judge(module, name).Judged == predicate.JudgedDangerous
 }
 
 // try runs what may begin at an offset, and takes over what it resolves when it
 // is a pickle that does anything. It gives the end of that, or 0.
 func (h *hunter) try(ctx context.Context, at int64) (int64, error) {
-	h.trials++
 	c := newMachine(h.v.Bytes, at, h.v.Size, limits{memo: h.m.memo.limit, stack: h.m.maxStack}, h.m.table)
 	c.evaluated = h.m.evaluated
 	c.begin()
-	t, err := c.attempt(ctx, h.v.Budget)
-	h.m.evaluated = c.evaluated
+	t, err := h.m.attempt(ctx, c, h.v.Budget)
 	if err != nil || !t.imports {
 		return 0, err
 	}
@@ -167,14 +172,19 @@ func (h *hunter) try(ctx context.Context, at int64) (int64, error) {
 	return h.next, nil
 }
 
-// attempt runs a machine over what may be no pickle, within the budget.
-func (m *machine) attempt(ctx context.Context, b *content.Budget) (trial, error) {
-	done, err := m.run(ctx, min(b.OpcodesLeft(), trialOpcodes))
-	b.SpendOpcodes(m.out.Opcodes)
+// strayed reports whether the work besides the first reading is used up.
+func (m *machine) strayed() bool { return m.astray >= maxAstray }
+
+// attempt runs another machine over what may be no pickle, within the budget.
+func (m *machine) attempt(ctx context.Context, c *machine, b *content.Budget) (trial, error) {
+	done, err := c.run(ctx, min(b.OpcodesLeft(), trialOpcodes, maxAstray-m.astray))
+	b.SpendOpcodes(c.out.Opcodes)
+	m.astray += c.out.Opcodes + judgeWork*int64(1+len(c.out.Imports))
+	m.evaluated = c.evaluated
 	if err != nil {
 		return trial{}, err
 	}
-	return m.shown(done), nil
+	return c.shown(done), nil
 }
 
 // merge takes over what a machine of its own resolution has found.
@@ -200,12 +210,15 @@ func (m *machine) lookAside(ctx context.Context, v *content.Visit) error {
 		return err
 	}
 	for _, at := range m.plain {
+		if m.strayed() {
+			m.event(Limited, "raw data is read as opcodes no further", "")
+			return nil
+		}
 		c := newMachine(v.Bytes, at, v.Size, limits{memo: m.memo.limit, stack: m.maxStack}, m.table)
 		c.evaluated = m.evaluated
 		c.begin()
 		c.enterBlind()
-		t, err := c.attempt(ctx, v.Budget)
-		m.evaluated = c.evaluated
+		t, err := m.attempt(ctx, c, v.Budget)
 		if err != nil {
 			return err
 		}

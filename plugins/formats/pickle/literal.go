@@ -64,8 +64,11 @@ func isFloat(line []byte) bool {
 	return err == nil || errors.Is(err, strconv.ErrRange)
 }
 
-// memoKey is the decimal key of GET and PUT.
+// memoKey is the decimal key of GET and PUT. _pickle.c reads it up to a NUL.
 func memoKey(line []byte) (int64, bool) {
+	if i := bytes.IndexByte(line, 0); i > 0 {
+		line = line[:i]
+	}
 	s := strings.ReplaceAll(string(trimSpace(line)), "_", "")
 	key, err := strconv.ParseInt(s, 10, 64)
 	return key, err == nil

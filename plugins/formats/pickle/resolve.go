@@ -30,6 +30,7 @@ const (
 	Extension        = "extension" // an extension code
 	StateOfGlobal    = "state"     // BUILD or SETITEM on what an import gave
 	Malformed        = "malformed" // read on, but loaders differ
+	Limited          = "limit"     // something was not looked at
 )
 
 // Event is something that a stream does besides importing.
@@ -90,8 +91,9 @@ type machine struct {
 	// one's depends on the loader.
 	later    bool
 	maxStack int
-	// evaluated counts the bytes that were computed with.
-	evaluated int64
+	// evaluated counts the bytes that were computed with, astray the work besides
+	// the first reading.
+	evaluated, astray int64
 
 	out     *Resolution
 	globals []global

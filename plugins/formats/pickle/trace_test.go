@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
+	"time"
 	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
@@ -117,6 +118,11 @@ func scan(t testing.TB, b []byte) scanner.Report {
 	t.Helper()
 	l := content.DefaultLimits()
 	l.Opcodes, l.Memo, l.Stack = 1_000_000, 64*pageSize, 1<<16
+	return scanWithin(t, b, l)
+}
+
+func scanWithin(t testing.TB, b []byte, l content.Limits) scanner.Report {
+	t.Helper()
 	var report scanner.Report
 	v, err := content.NewVisit(bytes.NewReader(b), int64(len(b)), &report, content.NewBudget(l), opener{})
 	if err != nil {
@@ -192,5 +198,33 @@ func BenchmarkHunt(b *testing.B) {
 		if _, err := Resolve(context.Background(), bytes.NewReader(stream), int64(len(stream)), content.DefaultLimits()); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// TestHostileWork holds that content which is made to be tried again and again
+// ends in time, and never in silence.
+func TestHostileWork(t *testing.T) {
+	const n = 4 << 20
+	straddles := "\x80\x04"
+	for range 200 {
+		straddles += "\x95" + le64(2) + "X" + le32(3) + "abc0"
+	}
+	for name, b := range map[string]string{
+		"candidates that run long":  "\x80\x02N." + "\xff" + strings.Repeat("\x80\x02N0", n/4),
+		"names that are looked at":  "\x80\x02N.\xff" + strings.Repeat(strings.Repeat("c", 120)+"\nab\n", n/124),
+		"many streams":              strings.Repeat("N.", n/2),
+		"frames within frames":      "\x80\x04" + strings.Repeat("\x95"+le64(30), n/9),
+		"opcodes across frames":     straddles + strings.Repeat("N0", n/2) + "N.",
+		"a constant computed again": "\x80\x04" + "X" + le32(1<<20) + strings.Repeat("a", 1<<20) + "\x94" + strings.Repeat(get("builtins", "str.lower")+"h\x00\x85Rh\x00\x930", 20_000),
+		"marks":                     strings.Repeat("(", n),
+		"bytes that begin pickles":  "\x80\x02" + strings.Repeat("C\x04\x80\x02N.0", n/7),
+		"calls of what is unknown":  "\x80\x04" + strings.Repeat("Pa\n)R0", n/6),
+	} {
+		begin := time.Now()
+		r := scanWithin(t, []byte(b), content.DefaultLimits())
+		if len(r.Findings) == 0 {
+			t.Errorf("%s: nothing is said", name)
+		}
+		t.Logf("%s: %v", name, time.Since(begin).Round(time.Millisecond))
 	}
 }
