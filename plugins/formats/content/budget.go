@@ -42,8 +42,8 @@ func DefaultLimits() Limits {
 		RatioFrom:       64 << 20,
 		Opcodes:         100_000_000,
 		OpcodesPerByte:  8,
-		Memo:            32 << 20,
-		Stack:           32 << 20,
+		Memo:            8 << 20,
+		Stack:           6 << 20,
 		DirectoryBytes:  32 << 20,
 	}
 }
