@@ -88,6 +88,8 @@ func TestTar(t *testing.T) {
 			padded("22 "+pax10+"22 GNU.sparse.minor=0\n"+fmt.Sprintf("26 GNU.sparse.realsize=%d\n", len(evil))) +
 			tarHeader("s", '0', len(map10)+len(evil)) + map10 + padded(evil) + end, "tar pickle.import.dangerous"},
 		{"tar that is a pickle", tarFile("cos\nsystem\n(S'x'\ntR.", prose) + end, "tar incomplete content.polyglot pickle.import.dangerous pickle.trailing.data"},
+		{"archive at the end", tarFile("m.zip", string(archive(t, 0, "note", prose))) + end, "tar"},
+		{"archive at the end of a tar at the end", tarFile("m.tar", tarFile("m.zip", string(archive(t, 0, "note", prose)))+end) + end, "tar"},
 		{"gzipped", gzipped(t, bad+end), "gzip pickle.import.dangerous"},
 		{"tar in tar in zip", string(archive(t, 8, "a.tar", tarFile("b.tar", bad+end)+end)), "zip pickle.import.dangerous"},
 		{"wrong checksum", strings.Replace(note, "note.txt", "note.txx", 1) + end, "unknown incomplete"},

@@ -63,6 +63,8 @@ type Visit struct {
 	report *scanner.Report
 	opener Opener
 	claims []coverage.Range
+	// whole are the extents of archives that are complete in themselves.
+	whole [][2]int64
 }
 
 // NewVisit begins with the whole artifact.
@@ -205,6 +207,9 @@ func (v *Visit) EnterWith(ctx context.Context, s Span, scan func(context.Context
 	total := coverage.Sum(account)
 	if s.Direct {
 		v.takeDirect(account, s.Start)
+		for _, w := range child.whole {
+			v.Whole(s.Start+w[0], s.Start+w[1])
+		}
 	} else {
 		v.takeCoded(account, s)
 	}
@@ -231,6 +236,21 @@ func (v *Visit) addChild(child *Visit, s Span) {
 	v.report.Children = append(v.report.Children, scanner.Child{
 		Member: child.Member, Format: child.Format, Size: s.Size, Start: s.Start, End: s.End,
 	})
+}
+
+// Whole notes that [start, end) is an archive that refers to nothing outside of
+// it, and has been scanned.
+func (v *Visit) Whole(start, end int64) { v.whole = append(v.whole, [2]int64{start, end}) }
+
+// InWhole reports whether the offset is in an archive that Whole was called for,
+// of this content or of a member that is in it as it is.
+func (v *Visit) InWhole(at int64) bool {
+	for _, w := range v.whole {
+		if w[0] <= at && at < w[1] {
+			return true
+		}
+	}
+	return false
 }
 
 func (v *Visit) takeDirect(account []coverage.Range, start int64) {

@@ -53,10 +53,19 @@ func (Format) Identify(_ context.Context, v *content.Visit) (bool, error) {
 	return strings.HasPrefix(string(v.Head), sigLocal) || strings.HasPrefix(string(v.Head), sigEnd), nil
 }
 
-// IdentifyBeside goes by the end, as zipfile does: whatever comes before.
+// IdentifyBeside goes by the end, as zipfile does: whatever comes before. An
+// archive that is a member at the end of a tar file is that member and no more.
 func (Format) IdentifyBeside(ctx context.Context, v *content.Visit) (bool, error) {
 	d, err := readDirectory(ctx, v)
-	return err == nil && d != nil && len(d.entries) > 0, err
+	if err != nil || d == nil || len(d.entries) == 0 {
+		return false, err
+	}
+	if !v.InWhole(d.comment - sizeEnd) {
+		return true, nil
+	}
+	// Readers that count from the beginning of the file see another directory.
+	_, other, err := hasSignature(v, d.start-d.shift, sigCentral)
+	return other && d.shift != 0, err
 }
 
 // archive is one scan of one archive.
@@ -98,6 +107,9 @@ func (Format) Scan(ctx context.Context, v *content.Visit) error {
 		a.dir = &directory{start: v.Size, end: v.Size, tail: v.Size, comment: v.Size, fileEnd: v.Size}
 		v.Unread(v.Size, v.Size, predicate.Truncated)
 		return a.gaps(ctx, nil)
+	}
+	if d.shift == 0 && !d.cut && !d.tooMany {
+		v.Whole(0, v.Size)
 	}
 	if err := a.checkDirectory(ctx); err != nil {
 		return err
