@@ -23,6 +23,7 @@ import (
 	"github.com/cavra/cavra/plugins/formats/opaque"
 	"github.com/cavra/cavra/plugins/formats/pickle"
 	"github.com/cavra/cavra/plugins/formats/rar"
+	"github.com/cavra/cavra/plugins/formats/safetensors"
 	"github.com/cavra/cavra/plugins/formats/sevenzip"
 	"github.com/cavra/cavra/plugins/formats/tar"
 	"github.com/cavra/cavra/plugins/formats/zip"
@@ -40,7 +41,7 @@ const Name = "cavra-formats"
 
 // registry lists the formats in the order in which content is tried.
 func registry() []content.Format {
-	list := []content.Format{inert.Empty{}, zip.Format{}, tar.Format{}, numpy.Format{}, besidePickle{}}
+	list := []content.Format{inert.Empty{}, safetensors.Format{}, zip.Format{}, tar.Format{}, numpy.Format{}, besidePickle{}}
 	for _, f := range compressed.Formats() {
 		list = append(list, f)
 	}
@@ -70,7 +71,7 @@ func WithLimits(l content.Limits) scanner.Scanner {
 
 // Describe implements scanner.Scanner.
 func (*program) Describe() scanner.Description {
-	rules := slices.Concat([]string{"content.polyglot"}, pickle.Rules(), zip.Rules(), numpy.Rules(), compressed.Rules(), lfs.Rules(), tar.Rules(), sevenzip.Rules(), rar.Rules())
+	rules := slices.Concat([]string{"content.polyglot"}, pickle.Rules(), zip.Rules(), numpy.Rules(), compressed.Rules(), lfs.Rules(), tar.Rules(), sevenzip.Rules(), rar.Rules(), safetensors.Rules())
 	slices.Sort(rules)
 	return scanner.Description{Name: Name, Version: Version, RulesetVersion: RulesetVersion, Rules: slices.Compact(rules)}
 }

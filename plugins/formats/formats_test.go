@@ -102,7 +102,7 @@ func TestText(t *testing.T) {
 		{"empty", "", "empty"},
 		{"protocol 0 pickle in prose's clothes", "cos\nsystem\n(S'echo'\ntR.", "pickle pickle.import.dangerous"},
 		{"GIF that is a pickle", "GIF89a\x01\x00\x01cos\nsystem\n(S'x'\ntR.", "pickle pickle.import.dangerous"},
-		{"safetensors", "\x02\x00\x00\x00\x00\x00\x00\x00{}", "safetensors incomplete"},
+		{"safetensors", "\x02\x00\x00\x00\x00\x00\x00\x00{}", "safetensors"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -124,7 +124,6 @@ func incomplete() []sample {
 	gap := func(path, format, content string, rules []string, imports ...Import) sample {
 		return sample{path, []byte(content), format, predicate.Error, false, rules, imports}
 	}
-	header := `{"w":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}`
 	random := make([]byte, 512)
 	rng := rand.New(rand.NewPCG(1, 2))
 	for i := range random {
@@ -133,8 +132,8 @@ func incomplete() []sample {
 	random[0] = 0xff // no format begins so, and no opcode is it
 	return []sample{
 		gap("incomplete/random.bin", "unknown", string(random), nil),
-		gap("incomplete/model.safetensors", "safetensors", le64(len(header))+header+floats(2), nil),
-		gap("incomplete/model.gguf", "gguf", "GGUF\x03\x00\x00\x00"+strings.Repeat("\x00", 32), nil),
+		gap("incomplete/runs.db", "sqlite", "SQLite format 3\x00"+strings.Repeat("\x00", 32), nil),
+		gap("incomplete/model.ggml", "ggml", "lmgg"+strings.Repeat("\x00", 32), nil),
 		gap("incomplete/model.h5", "hdf5", "\x89HDF\r\n\x1a\n"+strings.Repeat("\x00", 32), nil),
 		gap("incomplete/code.py", "python", "import json\n\n\ndef load(path):\n    return json.load(open(path))\n", nil),
 		gap("incomplete/run.sh", "script", "#!/bin/sh\ntrue\n", nil),

@@ -6,7 +6,6 @@ package opaque
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
 
 	"github.com/cavra/cavra/schemas/predicate"
 
@@ -21,7 +20,7 @@ type Format struct {
 
 // Formats lists them; the first that identifies content wins.
 func Formats() []Format {
-	list := []Format{{"safetensors", safetensors}}
+	var list []Format
 	for _, m := range magics {
 		list = append(list, Format{m.id, func(head []byte, _ int64) bool {
 			return len(head) >= m.at && bytes.HasPrefix(head[m.at:], []byte(m.magic))
@@ -51,16 +50,6 @@ var magics = []struct {
 	{"sqlite", 0, "SQLite format 3\x00"},
 	{"tflite", 4, "TFL3"},
 	{"rdata", 0, "RDX2\n"}, {"rdata", 0, "RDX3\n"},
-}
-
-// safetensors begins with the length of its JSON header; the format bounds that
-// to 100 MB.
-func safetensors(head []byte, size int64) bool {
-	if len(head) < 10 {
-		return false
-	}
-	n := binary.LittleEndian.Uint64(head)
-	return n >= 2 && n <= 100_000_000 && int64(n) <= size-8 && head[8] == '{'
 }
 
 // onnx begins as a ModelProto does: field 1, the IR version, then one of the
