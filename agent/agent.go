@@ -27,6 +27,7 @@ import (
 	"github.com/cavra/cavra/agent/internal/sign"
 	"github.com/cavra/cavra/agent/internal/spool"
 	"github.com/cavra/cavra/schemas/predicate"
+	"github.com/cavra/cavra/sdk/diskio"
 	"github.com/cavra/cavra/sdk/faultpoint"
 	"github.com/cavra/cavra/sdk/finding"
 )
@@ -74,7 +75,7 @@ func (a *Agent) open(ctx context.Context) error {
 	if a.identity, err = enrol.Load(a.cfg.Dir); err != nil {
 		return err
 	}
-	if a.spool, err = openSpool(ctx, a.cfg, a.identity); err != nil {
+	if a.spool, err = a.takeSpool(ctx); err != nil {
 		return err
 	}
 	a.publisher, err = publish.New(publish.Config{
@@ -85,6 +86,29 @@ func (a *Agent) open(ctx context.Context) error {
 		return err
 	}
 	return a.openPlugins(ctx)
+}
+
+// takePatience is how long another process may have the folder in use: one that
+// only asks how the agent stands is done long before.
+const takePatience = 3 * time.Second
+
+func (a *Agent) takeSpool(ctx context.Context) (*spool.Spool, error) {
+	limit, tick := time.NewTimer(takePatience), time.NewTicker(takePatience/30)
+	defer limit.Stop()
+	defer tick.Stop()
+	for {
+		s, err := openSpool(ctx, a.cfg, a.identity)
+		if !errors.Is(err, diskio.ErrLocked) {
+			return s, err
+		}
+		select {
+		case <-tick.C:
+		case <-limit.C:
+			return nil, inUse(a.cfg.Dir)
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
 }
 
 func (a *Agent) openPlugins(ctx context.Context) error {
@@ -181,6 +205,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	group.Go(func() error { return a.publisher.Run(ctx) })
 	group.Go(func() error { return a.rounds(ctx) })
 	group.Go(func() error { return a.heartbeats(ctx) })
+	group.Go(func() error { return a.stands(ctx) })
 	if err := group.Wait(); err != nil && !errors.Is(err, context.Canceled) {
 		return err
 	}

@@ -7,11 +7,9 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"time"
 
 	"github.com/cavra/cavra/agent/internal/egress"
 	"github.com/cavra/cavra/agent/internal/enrol"
-	"github.com/cavra/cavra/agent/internal/publish"
 	"github.com/cavra/cavra/agent/internal/spool"
 	"github.com/cavra/cavra/schemas/predicate"
 )
@@ -73,51 +71,4 @@ func forget(dir string) error {
 		}
 	}
 	return nil
-}
-
-// Status is how an agent's spool stands, read while no agent runs.
-type Status struct {
-	Tenant   string           `json:"tenant"`
-	Agent    string           `json:"agent"`
-	KeyID    predicate.Digest `json:"key_id"`
-	Epoch    uint64           `json:"epoch"`
-	Sequence uint64           `json:"sequence"`
-	Head     predicate.Digest `json:"head,omitempty"`
-	// Waiting statements are signed and not acknowledged.
-	Waiting  uint64 `json:"waiting"`
-	Bytes    int64  `json:"disk_bytes"`
-	MaxBytes int64  `json:"max_bytes"`
-	// Brokers is BrokersReady, or what stands between this agent and its topic
-	// and what to do about it.
-	Brokers string `json:"brokers"`
-}
-
-// BrokersReady says that the brokers take this agent's login and know its topic.
-const BrokersReady = "ready"
-
-// checkTimeout bounds the question to the brokers.
-const checkTimeout = 10 * time.Second
-
-// StatusOf opens the spool of an agent's folder, asks the brokers, and says how
-// it stands. It is an error while an agent runs over the folder.
-func StatusOf(ctx context.Context, cfg Config) (Status, error) {
-	id, err := enrol.Load(cfg.Dir)
-	if err != nil {
-		return Status{}, err
-	}
-	s, err := spoolOf(cfg, id)
-	if err != nil {
-		return Status{}, err
-	}
-	st := s.Stats()
-	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
-	defer cancel()
-	brokers := BrokersReady
-	if err := publish.Check(ctx, publish.Access(id.Kafka)); err != nil {
-		brokers = err.Error()
-	}
-	return Status{
-		Tenant: id.Tenant, Agent: id.Agent, KeyID: id.KeyID, Epoch: st.Epoch, Sequence: st.Head.Sequence, Head: st.Head.Digest,
-		Waiting: st.Statements, Bytes: st.Disk, MaxBytes: st.MaxBytes, Brokers: brokers,
-	}, s.Close()
 }

@@ -160,7 +160,7 @@ func TestWrongInputOfTheAgent(t *testing.T) {
 	write(t, settings, string(b))
 	w.must(agent.Launch(nil))
 	w.chain(identityOf(w, agent), "the agent runs", func(c stack.Chain) bool { return c.HeadSequence > 0 })
-	ask(t, 2, []string{"another agent"}, cavra, "agent", "run", "--dir", agent.Dir())
+	ask(t, 1, []string{fmt.Sprintf("process %d runs an agent", running(w, agent)), "cavra agent status"}, cavra, "agent", "run", "--dir", agent.Dir())
 	w.must(agent.Stop())
 	// What was refused has not used the token up.
 	ask(t, 0, nil, cavra, enrol(good, in("ninth"))...)

@@ -125,9 +125,11 @@ type Head struct {
 	Digest   predicate.Digest `json:"head"`
 	// Waiting statements are signed and not acknowledged.
 	Waiting uint64 `json:"waiting"`
+	// Running is the process that runs over the folder; 0 when none does.
+	Running int `json:"running_pid"`
 }
 
-// Status asks the agent, which must not run, where its chain stands.
+// Status asks where the agent's chain stands.
 func (a *Agent) Status(ctx context.Context) (Head, error) {
 	out, err := Command(ctx, nil, a.programs.Cavra(), "agent", "status", "--dir", a.dir, "--format", "json")
 	if err != nil {

@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"github.com/goccy/go-yaml"
 	"github.com/spf13/cobra"
@@ -156,8 +155,12 @@ func newAgentRun() *cobra.Command {
 	var dir, logFormat string
 	var once bool
 	cmd := &cobra.Command{
-		Use:     "run",
-		Short:   "Scan round after round, and publish",
+		Use:   "run",
+		Short: "Scan round after round, and publish",
+		Long: `Scan round after round, and publish.
+
+Exit codes: 0 it was told to stop, or --once is done; 1 it could not go on, or
+another agent runs over the folder; 2 wrong usage or configuration.`,
 		Example: "  cavra agent run --dir /var/lib/cavra\n  cavra agent run --dir /var/lib/cavra --once",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -180,6 +183,9 @@ func runAgent(ctx context.Context, stderr io.Writer, dir, logFormat string, once
 		return err
 	}
 	a, err := agent.Open(ctx, agent.Config{Dir: dir, Settings: settings, Version: version, Log: log})
+	if errors.Is(err, agent.ErrRunning) {
+		return &exitError{exitFindings, err}
+	}
 	if err != nil {
 		return err
 	}
@@ -210,7 +216,7 @@ func newAgentStatus() *cobra.Command {
 	var dir, format string
 	cmd := &cobra.Command{
 		Use:     "status",
-		Short:   "Show where the chain stands, what waits, and whether the brokers take it; the agent must not be running",
+		Short:   "Show where the chain stands, what waits, and whether the brokers take it",
 		Example: "  cavra agent status --dir /var/lib/cavra\n  cavra agent status --dir /var/lib/cavra --format json",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -229,9 +235,7 @@ func newAgentStatus() *cobra.Command {
 				enc.SetIndent("", "  ")
 				return enc.Encode(s)
 			case "text":
-				_, err := fmt.Fprintf(cmd.OutOrStdout(), "agent     %s of tenant %s\nepoch     %d\nsequence  %d\nwaiting   %d statements\ndisk      %d of %d bytes\nbrokers   %s\nchecked   %s\n",
-					s.Agent, s.Tenant, s.Epoch, s.Sequence, s.Waiting, s.Bytes, s.MaxBytes, s.Brokers, time.Now().UTC().Format(time.RFC3339))
-				return err
+				return showStatus(cmd.OutOrStdout(), s)
 			}
 			return fmt.Errorf("--format %q: want text or json", format)
 		},
@@ -239,4 +243,32 @@ func newAgentStatus() *cobra.Command {
 	dirFlag(cmd, &dir)
 	cmd.Flags().StringVar(&format, "format", "text", "text or json")
 	return cmd
+}
+
+func showStatus(w io.Writer, s agent.Status) error {
+	running := "no"
+	if s.Running > 0 {
+		running = fmt.Sprintf("process %d, as of %s", s.Running, s.AsOf)
+	}
+	round := "not known"
+	if s.LastRound != nil {
+		round = s.LastRound.String()
+	}
+	full := ""
+	if s.FullSince != nil {
+		full = ", full since " + s.FullSince.String() + ": scanning waits for the brokers"
+	}
+	_, err := fmt.Fprintf(w, `agent       %s of tenant %s
+aggregator  %s
+key         %s
+names       %s
+running     %s
+last round  %s
+epoch       %d
+sequence    %d
+waiting     %d statements
+disk        %d of %d bytes%s
+brokers     %s
+`, s.Agent, s.Tenant, s.Server, s.KeyID, s.Privacy, running, round, s.Epoch, s.Sequence, s.Waiting, s.Bytes, s.MaxBytes, full, s.Brokers)
+	return err
 }
