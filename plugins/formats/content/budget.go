@@ -68,9 +68,8 @@ type Budget struct {
 // NewBudget begins a budget.
 func NewBudget(l Limits) *Budget { return &Budget{Limits: l, found: make(map[string]int)} }
 
-// descend draws on the budget for content of size bytes at a depth. What is looked
-// at costs as much as what is decompressed, so that members that share their
-// bytes do not cost without end.
+// descend draws on the budget for content at a depth, of size bytes that are not
+// the artifact's own: to look at them costs as much as to decompress them.
 func (b *Budget) descend(depth int, size int64) predicate.Reason {
 	if depth > b.Depth {
 		return predicate.LimitDepth

@@ -182,7 +182,11 @@ func (v *Visit) Enter(ctx context.Context, s Span) (Outcome, error) {
 
 // EnterWith is Enter for a span whose format is given.
 func (v *Visit) EnterWith(ctx context.Context, s Span, scan func(context.Context, *Visit) error) (Outcome, error) {
-	if why := v.Budget.descend(v.Depth+1, s.Size); why != "" {
+	coded := s.Size
+	if s.Direct {
+		coded = 0
+	}
+	if why := v.Budget.descend(v.Depth+1, coded); why != "" {
 		v.Unread(s.Start, s.End, why)
 		v.Found("archive.limit", "archive", s.Start, string(why))
 		return Outcome{Format: scanner.Unknown}, nil
@@ -208,7 +212,9 @@ func (v *Visit) EnterWith(ctx context.Context, s Span, scan func(context.Context
 	if s.Direct {
 		v.takeDirect(account, s.Start)
 		for _, w := range child.whole {
-			v.Whole(s.Start+w[0], s.Start+w[1])
+			if s.Name != "" { // else it is hidden from who reads by the format
+				v.Whole(s.Start+w[0], s.Start+w[1])
+			}
 		}
 	} else {
 		v.takeCoded(account, s)

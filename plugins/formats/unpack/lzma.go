@@ -21,13 +21,13 @@ const maxWindow = 64 << 20
 // mark of its own: a head is taken for one when its fields are as encoders write
 // them and its beginning decompresses.
 func LZMA() Codec {
-	return Codec{id: "lzma", cost: 4, begin: beginLZMA, is: isLZMA}
+	return Codec{id: "lzma", cost: 3, begin: beginLZMA, is: isLZMA}
 }
 
 // LZMAHeadless is LZMA as in zip archives: properties, dictionary and then the
 // stream, with the length of the properties before it.
 func LZMAHeadless(size int64) Codec {
-	return Codec{id: "lzma", cost: 4, alone: true, begin: func(s *Stream) (io.Reader, error) {
+	return Codec{id: "lzma", cost: 3, alone: true, begin: func(s *Stream) (io.Reader, error) {
 		var h [9]byte
 		if err := s.full(h[:]); err != nil {
 			return nil, err
@@ -42,7 +42,7 @@ func LZMAHeadless(size int64) Codec {
 // LZMARaw is LZMA as in 7z archives, whose headers hold its five bytes of
 // properties and its size.
 func LZMARaw(props []byte, size int64) Codec {
-	return Codec{id: "lzma", cost: 4, alone: true, begin: func(s *Stream) (io.Reader, error) {
+	return Codec{id: "lzma", cost: 3, alone: true, begin: func(s *Stream) (io.Reader, error) {
 		if len(props) != 5 {
 			return nil, malformed("properties of another length than 5")
 		}
@@ -52,7 +52,7 @@ func LZMARaw(props []byte, size int64) Codec {
 
 // LZMA2Raw is LZMA2 as in 7z archives, whose headers hold the dictionary's size.
 func LZMA2Raw(dictionary byte) Codec {
-	return Codec{id: "lzma2", cost: 4, alone: true, begin: func(s *Stream) (io.Reader, error) {
+	return Codec{id: "lzma2", cost: 3, alone: true, begin: func(s *Stream) (io.Reader, error) {
 		return s.newLZMA2(dictionary)
 	}}
 }
@@ -102,7 +102,7 @@ const xzMagic = "\xfd7zXZ\x00"
 // XZ is the .xz format (1.2.1), with any number of streams and blocks. Of the
 // filters there are LZMA2 and delta.
 func XZ() Codec {
-	return Codec{id: "xz", cost: 4, begin: beginXZ, is: func(h []byte) bool {
+	return Codec{id: "xz", cost: 3, begin: beginXZ, is: func(h []byte) bool {
 		return len(h) >= 6 && string(h[:6]) == xzMagic
 	}}
 }

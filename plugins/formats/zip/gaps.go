@@ -19,7 +19,7 @@ type extent struct{ start, end int64 }
 
 // maxOverlaps bounds the members that share bytes with others: beyond, a small
 // archive could cost without end.
-const maxOverlaps = 100
+const maxOverlaps = 10
 
 // dropOverlaps leaves out members that share bytes with others, beyond the bound.
 func (a *archive) dropOverlaps() {
