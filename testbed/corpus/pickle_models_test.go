@@ -12,7 +12,8 @@ import (
 	"github.com/cavra/cavra/schemas/predicate"
 )
 
-// TestRealModels scans a folder of models that real frameworks have written, and
+// TestRealModels scans a folder of models that real frameworks have written (see
+// pickle_models.py), and
 // prints what is said of them: every verdict other than pass is a false alarm.
 func TestRealModels(t *testing.T) {
 	dir := os.Getenv("CAVRA_REAL_MODELS")
