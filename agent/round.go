@@ -92,6 +92,14 @@ func (r *round) run(ctx context.Context) error {
 	if err := r.tell(ctx, listing, started); err != nil {
 		return err
 	}
+	if listing.Err != nil {
+		// What was not listed may still be there, and need not be scanned again.
+		for key, m := range r.seen.Marks {
+			if _, listed := r.marks[key]; !listed {
+				r.marks[key] = m
+			}
+		}
+	}
 	r.seen.Marks = r.marks
 	return r.seen.Save(r.seenFile, r.agent.maker.Ruleset.Digest)
 }
