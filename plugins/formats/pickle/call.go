@@ -102,6 +102,12 @@ func (m *machine) allows(callee value, how Use) bool {
 	return true
 }
 
+// remembers reports whether all arguments of a call are known.
+func (m *machine) remembers(args value) bool {
+	n := m.nodes.get(args)
+	return n != nil && args.kind() == kindNode && n.whole()
+}
+
 // maxTraces bounds the calls that are kept of one import.
 const maxTraces = 3
 
@@ -117,7 +123,8 @@ func (m *machine) use(callee value, how Use, args value) {
 			if len(listed.Trace) < maxTraces {
 				listed.Trace = append(listed.Trace, m.spellUse(callee, how, args))
 			}
-		case !m.serves(j.Shape, how, args):
+		case !m.serves(j.Shape, how, args), g.effect != nil && how == useCall && !m.remembers(args):
+			// What a function would do with arguments that are forgotten is not known.
 			vetted = false
 			if listed.Misused == "" {
 				listed.Misused = m.spellUse(callee, how, args)

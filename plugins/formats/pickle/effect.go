@@ -55,7 +55,7 @@ func effectOf(name string) effect {
 		return addExtension
 	case "torch._tensor._rebuild_from_type_v2", "torch._tensor._rebuild_from_type":
 		return rebuildFromType
-	case "numpy.random._pickle.__bit_generator_ctor", "numpy.random._pickle.__generator_ctor", "numpy.random._pickle.__randomstate_ctor":
+	case bitGenerator, "numpy.random._pickle.__generator_ctor", "numpy.random._pickle.__randomstate_ctor":
 		return construct
 	case "numpy.dtype":
 		return keepType
@@ -79,12 +79,19 @@ var makers = map[string]bool{
 // argument is called when it is a class, any other one in any case.
 func construct(m *machine, c call) (value, bool) {
 	for i, v := range c.args {
-		if i > 0 || v.kind() == kindGlobal {
+		if i > 0 && v.kind() == kindGlobal && m.globals[v.index()].canonical == bitGenerator {
+			// It is called with the first argument.
+			v = first(c.args)
+		}
+		if v.kind() == kindGlobal || i > 0 && v != first(c.args) {
 			m.invokeFunction(v, c.depth)
 		}
 	}
 	return 0, false
 }
+
+// bitGenerator is numpy's constructor that its other constructors are given.
+const bitGenerator = "numpy.random._pickle.__bit_generator_ctor"
 
 // resolverOf is the rest: functions that turn a path into what it names.
 func resolverOf(name string) effect {

@@ -1,6 +1,7 @@
 package pickle
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/cavra/cavra/schemas/predicate"
@@ -125,6 +126,8 @@ func TestShapes(t *testing.T) {
 		{"a reconstructor calls a base", get("copyreg", "_reconstructor") + get("sklearn.cluster._dbscan", "DBSCAN") + get("numpy", "mean") + "N\x87R", "numpy.mean(…)"},
 		{"a model's data without a formula", get("statsmodels.base.data", "ModelData") + ")\x81}(" + text("endog") + "Nub", ""},
 		{"a model's data with a formula", get("statsmodels.base.data", "ModelData") + ")\x81}(" + text("restore_design_info") + "\x88ub", `statsmodels.base.data.ModelData().__setstate__({"restore_design_info", 1})`},
+		{"an instance is made of a forgotten class", get("statsmodels.base.data", "ModelData") + "\x85\x94" + strings.Repeat("]0", chunk*chunks) + "0" + get("pandas.core.indexes.base", "_new_Index") + "h\x00R}(" + text("restore_design_info") + "\x88ub",
+			"pandas.core.indexes.base._new_Index(…)"},
 		{"a generator is made of a class", get("numpy.random._pickle", "__bit_generator_ctor") + get("numpy.random._mt19937", "MT19937") + "\x85R", ""},
 		{"a generator is made of a function", get("numpy.random._pickle", "__bit_generator_ctor") + get("numpy", "mean") + "\x85R", "numpy.mean(…)"},
 	}
