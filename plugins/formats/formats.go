@@ -17,6 +17,7 @@ import (
 
 	"github.com/cavra/cavra/plugins/formats/compressed"
 	"github.com/cavra/cavra/plugins/formats/content"
+	"github.com/cavra/cavra/plugins/formats/gguf"
 	"github.com/cavra/cavra/plugins/formats/inert"
 	"github.com/cavra/cavra/plugins/formats/lfs"
 	"github.com/cavra/cavra/plugins/formats/numpy"
@@ -41,7 +42,7 @@ const Name = "cavra-formats"
 
 // registry lists the formats in the order in which content is tried.
 func registry() []content.Format {
-	list := []content.Format{inert.Empty{}, safetensors.Format{}, zip.Format{}, tar.Format{}, numpy.Format{}, besidePickle{}}
+	list := []content.Format{inert.Empty{}, safetensors.Format{}, gguf.Format{}, zip.Format{}, tar.Format{}, numpy.Format{}, besidePickle{}}
 	for _, f := range compressed.Formats() {
 		list = append(list, f)
 	}
@@ -71,7 +72,7 @@ func WithLimits(l content.Limits) scanner.Scanner {
 
 // Describe implements scanner.Scanner.
 func (*program) Describe() scanner.Description {
-	rules := slices.Concat([]string{"content.polyglot"}, pickle.Rules(), zip.Rules(), numpy.Rules(), compressed.Rules(), lfs.Rules(), tar.Rules(), sevenzip.Rules(), rar.Rules(), safetensors.Rules())
+	rules := slices.Concat([]string{"content.polyglot"}, pickle.Rules(), zip.Rules(), numpy.Rules(), compressed.Rules(), lfs.Rules(), tar.Rules(), sevenzip.Rules(), rar.Rules(), safetensors.Rules(), gguf.Rules())
 	slices.Sort(rules)
 	return scanner.Description{Name: Name, Version: Version, RulesetVersion: RulesetVersion, Rules: slices.Compact(rules)}
 }

@@ -34,8 +34,7 @@ var magics = []struct {
 	at    int
 	magic string
 }{
-	{"gguf", 0, "GGUF"},
-	{"ggml", 0, "lmgg"}, {"ggml", 0, "tjgg"}, {"ggml", 0, "fmgg"},
+	{"ggml", 0, "lmgg"}, {"ggml", 0, "tjgg"}, {"ggml", 0, "fmgg"}, {"ggml", 0, "algg"},
 	{"hdf5", 0, "\x89HDF\r\n\x1a\n"},
 	{"hdf5", 512, "\x89HDF\r\n\x1a\n"},
 	{"compress", 0, "\x1f\x9d"}, {"lzip", 0, "LZIP"}, {"lzop", 0, "\x89LZO\x00\r\n"}, {"snappy", 0, "\xff\x06\x00\x00sNaPpY"},
