@@ -101,6 +101,7 @@ func streamAttacks() []Attack {
 		attack(c, "frame that ends within an INST", framed(2+4+3, "\x80\x02(ios\nin")+"system\n.", osSystem),
 		attack(c, "frame that ends within a counted string", framed(4+6, shortUnicode("os")+"\x8c\x06harm")+"system\x93)R.", osSystem),
 		attack(c, "frame that ends within a count", framed(6, shortUnicode("os")+"X\x07")+le32(6)+"system\x93)R.", osSystem),
+		attack(c, "frame that ends within a line of the second stream", framed(2+5, "N.\x80\x02cin")+"os\nsystem\n)R.", osSystem),
 		attack(c, "frame read from behind the frame around it", framed(9+8, "\x95"+le64(30)+"harmless")+shortUnicode("os")+shortUnicode("system")+"\x93)R"+strings.Repeat("N", 20)+".", osSystem),
 		attack(c, "INT in base 16", "I0x1F\n0"+callSystem+".", osSystem),
 		attack(c, "INT in base 8", "I0o17\n0"+callSystem+".", osSystem),

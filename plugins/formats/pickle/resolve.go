@@ -143,7 +143,12 @@ const contextEvery = 1 << 16
 func (m *machine) begin() {
 	m.stack, m.marks, m.fence = m.stack[:0], m.marks[:0], 0
 	m.memo = memo{limit: m.memo.limit}
-	m.proto, m.frameEnd, m.start = 0, math.MaxInt64, m.offset()
+	m.proto, m.start = 0, m.offset()
+	// One Unpickler that loads stream after stream still has the frame that goes
+	// on behind STOP.
+	if !m.later || m.frameEnd <= m.start {
+		m.frameEnd = math.MaxInt64
+	}
 }
 
 // stream runs one stream to its STOP. It reports false at a break; an error is
