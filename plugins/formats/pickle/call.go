@@ -183,15 +183,26 @@ func (m *machine) buildInstance(inst, state value) bool {
 // specialSlot is the name of a special attribute that a state would set, as no
 // pickler writes it.
 func (m *machine) specialSlot(state value) string {
-	for _, d := range append([]value{state}, m.argumentsOf(state)...) {
-		n := m.nodes.get(d)
-		if n == nil || d.kind() != kindNode || d.shape() != nodeDict {
-			continue
+	if name := m.specialKey(state); name != "" || state.shape() != nodeTuple {
+		return name
+	}
+	// A pair of a state and of slots.
+	for _, d := range m.argumentsOf(state) {
+		if name := m.specialKey(d); name != "" {
+			return name
 		}
-		for i := 0; i+1 < len(n.known()); i += 2 {
-			if name := m.special(n.items[i]); name != "" {
-				return name
-			}
+	}
+	return ""
+}
+
+func (m *machine) specialKey(d value) string {
+	n := m.nodes.get(d)
+	if n == nil || d.kind() != kindNode || d.shape() != nodeDict {
+		return ""
+	}
+	for i := 0; i+1 < len(n.known()); i += 2 {
+		if name := m.special(n.items[i]); name != "" {
+			return name
 		}
 	}
 	return ""
