@@ -74,21 +74,47 @@ func (b *bench) comparePeers(ctx context.Context) error {
 // writeHostile writes what must not pass, and counts the files.
 func writeHostile(dir string) (int, error) {
 	n := 0
-	put := func(class string, content []byte) error {
+	put := func(class, extension string, content []byte) error {
 		n++
 		folder := filepath.Join(dir, class)
 		if err := os.MkdirAll(folder, 0o755); err != nil {
 			return err
 		}
-		// Peers go by the extension; this one they all know.
-		return os.WriteFile(filepath.Join(folder, fmt.Sprintf("%04d.pkl", n)), content, 0o644)
+		return os.WriteFile(filepath.Join(folder, fmt.Sprintf("%04d%s", n, extension)), content, 0o644)
 	}
+	// Peers go by the extension; these are ones that they all know.
 	for _, a := range corpus.PickleAttacks() {
-		if err := put(a.Class, a.Content); err != nil {
+		if err := put(a.Class, ".pkl", a.Content); err != nil {
+			return 0, err
+		}
+	}
+	for _, c := range corpus.Containers() {
+		if c.Verdict != predicate.Fail {
+			continue // a peer may be right to say nothing
+		}
+		if err := put("container", containerExtension(c.Format), c.Content); err != nil {
 			return 0, err
 		}
 	}
 	return n, nil
+}
+
+func containerExtension(format string) string {
+	switch format {
+	case "zip", "torch-zip", "torchscript":
+		return ".pt"
+	case "tar", "torch-tar":
+		return ".tar"
+	case "pickle":
+		return ".pkl"
+	case "gzip":
+		return ".gz"
+	case "bzip2":
+		return ".bz2"
+	case "7z", "xz", "lz4", "zlib":
+		return "." + format
+	}
+	return ".bin"
 }
 
 func writeHarmless(dir string) (int, error) {
