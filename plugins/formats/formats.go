@@ -21,6 +21,7 @@ import (
 	"github.com/cavra/cavra/plugins/formats/inert"
 	"github.com/cavra/cavra/plugins/formats/lfs"
 	"github.com/cavra/cavra/plugins/formats/numpy"
+	"github.com/cavra/cavra/plugins/formats/onnx"
 	"github.com/cavra/cavra/plugins/formats/opaque"
 	"github.com/cavra/cavra/plugins/formats/pickle"
 	"github.com/cavra/cavra/plugins/formats/rar"
@@ -33,8 +34,8 @@ import (
 // Version is the program's; RulesetVersion changes with any rule or table, and
 // makes agents scan everything again.
 const (
-	Version        = "1.0.0"
-	RulesetVersion = "1.0.0"
+	Version        = "1.1.0"
+	RulesetVersion = "1.1.0"
 )
 
 // Name is what the scanner calls itself.
@@ -42,7 +43,7 @@ const Name = "cavra-formats"
 
 // registry lists the formats in the order in which content is tried.
 func registry() []content.Format {
-	list := []content.Format{inert.Empty{}, safetensors.Format{}, gguf.Format{}, zip.Format{}, tar.Format{}, numpy.Format{}, besidePickle{}}
+	list := []content.Format{inert.Empty{}, safetensors.Format{}, gguf.Format{}, zip.Format{}, tar.Format{}, numpy.Format{}, besidePickle{}, onnx.Format{}}
 	for _, f := range compressed.Formats() {
 		list = append(list, f)
 	}
@@ -72,7 +73,7 @@ func WithLimits(l content.Limits) scanner.Scanner {
 
 // Describe implements scanner.Scanner.
 func (*program) Describe() scanner.Description {
-	rules := slices.Concat([]string{"content.polyglot"}, pickle.Rules(), zip.Rules(), numpy.Rules(), compressed.Rules(), lfs.Rules(), tar.Rules(), sevenzip.Rules(), rar.Rules(), safetensors.Rules(), gguf.Rules())
+	rules := slices.Concat([]string{"content.polyglot"}, pickle.Rules(), zip.Rules(), numpy.Rules(), compressed.Rules(), lfs.Rules(), tar.Rules(), sevenzip.Rules(), rar.Rules(), safetensors.Rules(), gguf.Rules(), onnx.Rules())
 	slices.Sort(rules)
 	return scanner.Description{Name: Name, Version: Version, RulesetVersion: RulesetVersion, Rules: slices.Compact(rules)}
 }

@@ -26,7 +26,7 @@ func Formats() []Format {
 			return len(head) >= m.at && bytes.HasPrefix(head[m.at:], []byte(m.magic))
 		}})
 	}
-	return append(list, Format{"onnx", onnx})
+	return list
 }
 
 var magics = []struct {
@@ -49,15 +49,6 @@ var magics = []struct {
 	{"sqlite", 0, "SQLite format 3\x00"},
 	{"tflite", 4, "TFL3"},
 	{"rdata", 0, "RDX2\n"}, {"rdata", 0, "RDX3\n"},
-}
-
-// onnx begins as a ModelProto does: field 1, the IR version, then one of the
-// fields that exporters write next.
-func onnx(head []byte, _ int64) bool {
-	if len(head) < 4 || head[0] != 0x08 || head[1] == 0 || head[1] > 0x20 {
-		return false
-	}
-	return head[2] == 0x12 || head[2] == 0x1a || head[2] == 0x3a || head[2] == 0x42
 }
 
 // Identify implements content.Format.
