@@ -86,16 +86,16 @@ func TestText(t *testing.T) {
 		{"shebang", "#!/usr/bin/env python\nThis is prose\n", "script incomplete"},
 		{"markup", "Some words <SCRIPT>x</SCRIPT> more words\n", "html incomplete"},
 		{"svg", "<svg xmlns='x'></svg>\n", "svg incomplete"},
-		{"template", "Hello {% if x %} world\n", "jinja incomplete"},
-		{"yaml that constructs", "a: !!python/object/apply:os.system [x]\nb: some words\n", "yaml incomplete"},
-		{"settings that name code", "model:\n  _target_: a.b.C\n  note: some words\n", "config incomplete"},
+		{"template", "Hello {% if x %} world\n", "jinja incomplete template.unparsed"},
+		{"yaml that constructs", "a: !!python/object/apply:os.system [x]\nb: some words\n", "yaml repository.yaml.tag"},
+		{"settings that name code", "model:\n  _target_: a.b.C\n  note: some words\n", "config repository.target.unknown"},
 		{"prose that names a function", "Use tokenizer.apply_chat_template to do it.\n", "text"},
 		{"json", `{"a": [1, -2.5e+3, "x\u00e9\n", {}, [], null], "b": NaN}`, "json"},
 		{"json lines", "{\"a\": 1}\n{\"a\": 2}\n", "json"},
-		{"json with code", `{"x": {"auto_map": {}}}`, "json incomplete"},
-		{"json with code, escaped", `{"x": [{"_t\u0061rget_": "a.b"}]}`, "json incomplete"},
-		{"json with a chat template", `{"chat_template": "x"}`, "json incomplete"},
-		{"json with a lambda layer", `{"class_name": "Lambda", "config": {}}`, "json incomplete"},
+		{"json with code", `{"x": {"auto_map": {"A": "m.A"}}}`, "json repository.code.custom"},
+		{"json with code, escaped", `{"x": [{"_t\u0061rget_": "a.b"}]}`, "json repository.target.unknown"},
+		{"json with a chat template", `{"chat_template": "x"}`, "json"},
+		{"json with a lambda layer", `{"class_name": "Lambda", "config": {}}`, "json keras.code.embedded"},
 		{"json value that is a key elsewhere", `{"a": "auto_map"}`, "json"},
 		{"broken json", `{"a": [1, 2}`, "text"},
 		{"deep json", strings.Repeat("[", 5000) + strings.Repeat("]", 5000), "text"},
@@ -118,7 +118,7 @@ func TestText(t *testing.T) {
 func TestTextAcrossChunks(t *testing.T) {
 	for shift := -80; shift < 80; shift++ {
 		head := strings.Repeat("word after word\n", (64<<10+shift)/16) + strings.Repeat("é", 20)
-		if got := brief(scanWith(t, formats.New(), []byte(head+"{% x %}"))); got != "jinja incomplete" {
+		if got := brief(scanWith(t, formats.New(), []byte(head+"{% x %}"))); got != "jinja incomplete template.unparsed" {
 			t.Fatalf("shift %d: %s", shift, got)
 		}
 		if got := brief(scanWith(t, formats.New(), []byte(head+"\x00"+head))); got != "unknown incomplete" {

@@ -19,14 +19,13 @@ const (
 )
 
 // codeKeys are keys by which a loader of JSON configuration comes to code: it
-// imports a module beside the file (auto_map, custom_pipelines), runs a template
-// (chat_template), or calls what the value names (_target_).
+// imports a module beside the file (auto_map, custom_pipelines, _class_name), runs
+// a template (chat_template), calls what the value names (_target_), or builds
+// layers by it (class_name).
 var codeKeys = map[string]bool{
-	"auto_map": true, "chat_template": true, "custom_pipeline": true, "custom_pipelines": true, "_target_": true,
+	"auto_map": true, "auto_mapping": true, "chat_template": true, "custom_pipeline": true, "custom_pipelines": true, "_target_": true,
+	"_class_name": true, "loader_module": true, "class_name": true, "registered_name": true,
 }
-
-// lambdaClasses are Keras layers that hold code.
-var lambdaClasses = map[string]bool{"Lambda": true, "__lambda__": true, "TFOpLambda": true}
 
 // errNotJSON says that the content is not JSON.
 var errNotJSON = errors.New("not JSON")
@@ -48,7 +47,6 @@ type jsonReader struct {
 	depth  int
 	object [maxDepth/64 + 1]uint64 // which levels are objects
 	text   []byte                  // the last string, cut to maxKey
-	key    string                  // the last key, when it is "class_name"
 	code   []place
 	values int
 }
@@ -167,9 +165,6 @@ func (j *jsonReader) begin(c byte) (opened bool, err error) {
 		if err := j.str(); err != nil {
 			return false, err
 		}
-		if j.key == "class_name" && lambdaClasses[string(j.text)] {
-			j.code = append(j.code, place{at: j.at(), key: string(j.text)})
-		}
 		return false, nil
 	}
 	return false, j.scalar(c)
@@ -205,7 +200,6 @@ func (j *jsonReader) element() (byte, error) {
 		return 0, err
 	}
 	if !j.inObject() {
-		j.key = ""
 		return c, nil
 	}
 	if c != '"' {
@@ -215,11 +209,8 @@ func (j *jsonReader) element() (byte, error) {
 	if err := j.str(); err != nil {
 		return 0, err
 	}
-	j.key = ""
 	if k := string(j.text); codeKeys[k] && len(j.code) < 64 {
 		j.code = append(j.code, place{at: at, key: k})
-	} else if k == "class_name" {
-		j.key = k
 	}
 	if c, err = j.token(); err != nil {
 		return 0, err

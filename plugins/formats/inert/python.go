@@ -31,6 +31,7 @@ type pythonProof struct {
 	broken    bool
 	// unsure is set by an f-string: from Python 3.12 on, strings nest in it.
 	unsure bool
+	last   rune // the last character of code
 	acts   bool
 }
 
@@ -145,6 +146,10 @@ func inName(c rune) bool {
 }
 
 func (p *pythonProof) inCode(c rune) {
+	if c == '%' && p.last == '{' {
+		p.proof() // an operator without its left side; a template's tag
+	}
+	p.last = c
 	if inName(c) {
 		if len(p.word) < 64 {
 			p.word = utf8.AppendRune(p.word, c)

@@ -39,8 +39,16 @@ func (Empty) Scan(_ context.Context, v *content.Visit) error {
 }
 
 // Text is UTF-8 text of any kind: JSON, or else prose, tables, settings, or
-// something that a loader runs.
-type Text struct{}
+// something that a loader runs. What it hands on is claimed there; without the
+// function it is unread.
+type Text struct {
+	// JSON scans JSON with keys that lead to code, Settings the same in another
+	// spelling, and Template a template.
+	JSON, Settings, Template func(ctx context.Context, v *content.Visit) error
+	// Expression scans text that is no template unless it holds an expression
+	// that would be an attack.
+	Expression func(ctx context.Context, v *content.Visit) (bool, error)
+}
 
 // Identify looks at the beginning only; Scan reads all.
 func (Text) Identify(_ context.Context, v *content.Visit) (bool, error) {
@@ -49,9 +57,13 @@ func (Text) Identify(_ context.Context, v *content.Visit) (bool, error) {
 }
 
 // Scan implements content.Format.
-func (Text) Scan(ctx context.Context, v *content.Visit) error {
+func (t Text) Scan(ctx context.Context, v *content.Visit) error {
 	if c := firstByte(v.Head); c == '{' || c == '[' || c == '"' {
 		code, err := readJSON(ctx, io.NewSectionReader(v.Bytes, 0, v.Size), v.Size)
+		if err == nil && len(code) > 0 && t.JSON != nil {
+			v.Format = "json"
+			return t.JSON(ctx, v)
+		}
 		if err == nil {
 			return scanJSON(v, code)
 		}
@@ -59,7 +71,7 @@ func (Text) Scan(ctx context.Context, v *content.Visit) error {
 			return fmt.Errorf("read JSON: %w", err)
 		}
 	}
-	return scanText(ctx, v)
+	return t.scanText(ctx, v)
 }
 
 func firstByte(b []byte) byte {
@@ -93,14 +105,20 @@ var markers = []struct {
 	{"!!python/", "yaml"}, {"!python/", "yaml"}, {"yaml.org,2002:python", "yaml"},
 	{`_target_:`, "config"}, {`"_target_"`, "config"}, {`auto_map:`, "config"}, {`"auto_map"`, "config"},
 	{"\nchat_template:", "config"}, {`"chat_template"`, "config"}, {"custom_pipeline:", "config"}, {`"custom_pipeline`, "config"},
+	{"loader_module:", "config"}, {`"loader_module"`, "config"}, {`"chat_template":`, "config"},
+	{"{{", expression},
 }
 
+// expression marks text that could be a template of expressions only.
+const expression = "expression"
+
 // scanText reads the text to its end. What is not text all through is unknown.
-func scanText(ctx context.Context, v *content.Visit) error {
+func (t Text) scanText(ctx context.Context, v *content.Visit) error {
 	buf := make([]byte, overlap+min(chunk, v.Size))
 	lower := make([]byte, 0, len(buf))
 	var py pythonProof
 	format, kept := byFirstLines(v.Head), 0
+	seen := make(map[string]bool)
 	for at := int64(0); at < v.Size; {
 		if err := ctx.Err(); err != nil {
 			return fmt.Errorf("read text: %w", err)
@@ -120,23 +138,55 @@ func scanText(ctx context.Context, v *content.Visit) error {
 		py.feed(fresh)
 		lower = appendLower(lower[:0], buf[:kept+used])
 		for _, m := range markers {
-			if format == "text" && bytes.Contains(lower, []byte(m.text)) {
-				format = m.format
+			if !seen[m.format] && bytes.Contains(lower, []byte(m.text)) {
+				seen[m.format] = true
+				if format == "text" && m.format != expression {
+					format = m.format
+				}
 			}
 		}
 		at += int64(used)
 		all := kept + used
 		kept = copy(buf, buf[max(0, all-overlap):all])
 	}
-	if format == "text" && py.possible() {
+	if (format == "text" || format == "jinja") && py.possible() {
 		format = "python"
 	}
+	return t.handOn(ctx, v, format, seen)
+}
+
+// handOn claims text by its format, and what was seen in it besides.
+func (t Text) handOn(ctx context.Context, v *content.Visit, format string, seen map[string]bool) error {
 	v.Format = format
-	if format != "text" {
-		v.Unread(0, v.Size, predicate.UnsupportedFormat)
-		return nil
+	read := map[string]func(context.Context, *content.Visit) error{"jinja": t.Template, "config": t.Settings, "yaml": t.Settings}
+	whole := format == "text" || read[format] != nil
+	for _, f := range []string{"html", "svg", "xml", "script"} {
+		whole = whole && !seen[f]
 	}
-	v.Parsed(0, v.Size)
+	if format == "text" && seen[expression] && t.Expression != nil {
+		found, err := t.Expression(ctx, v)
+		if err != nil {
+			return err
+		}
+		if found && t.Template != nil {
+			return t.Template(ctx, v)
+		}
+	}
+	if !whole {
+		v.Unread(0, v.Size, predicate.UnsupportedFormat)
+	}
+	if seen["jinja"] && t.Template != nil {
+		if err := t.Template(ctx, v); err != nil {
+			return err
+		}
+		v.Format = format
+	}
+	if (seen["config"] || seen["yaml"]) && t.Settings != nil {
+		return t.Settings(ctx, v)
+	}
+	if format == "text" {
+		v.Parsed(0, v.Size)
+	}
 	return nil
 }
 

@@ -1,0 +1,219 @@
+package repository
+
+import (
+	"strings"
+
+	"github.com/cavra/cavra/plugins/formats/content"
+	"github.com/cavra/cavra/plugins/formats/document"
+	"github.com/cavra/cavra/plugins/formats/strictjson"
+)
+
+// CheckText judges settings that are no JSON: YAML, or what is close to it. It
+// reads no whole grammar but every key, in block and flow style, plain and
+// quoted, and the value beside it; a value that is elsewhere (an alias, the next
+// line) is a target that is not known. It reports whether there is anything that
+// it could not judge.
+func CheckText(v *content.Visit, src string, dangerous Judge) (complete bool) {
+	s := &scalars{src: src, anchors: make(map[string]string)}
+	complete = true
+	for s.next() {
+		at := int64(s.at)
+		if tag, ok := pythonTag(s.tag); ok {
+			v.Found(ruleTag, ID, at, clean(tag))
+		}
+		if !s.isKey {
+			continue
+		}
+		switch key := s.text; key {
+		case "auto_map", "auto_mapping", "custom_pipeline", "custom_pipelines", "_target_", "loader_module":
+			value := s.value()
+			if key == "auto_mapping" || value == "" {
+				v.Found(ruleTarget, ID, at, key)
+				continue
+			}
+			setting(v, key, &document.Node{Kind: strictjson.String, Text: value}, dangerous, at)
+		case "chat_template":
+			complete = false
+		}
+	}
+	return complete
+}
+
+// pythonTag returns what a YAML tag names that Python's loader would construct.
+func pythonTag(tag string) (string, bool) {
+	for _, mark := range []string{"!!python/", "!python/", "yaml.org,2002:python/"} {
+		if _, rest, ok := strings.Cut(tag, mark); ok {
+			switch kind, _, _ := strings.Cut(rest, ":"); strings.TrimSuffix(kind, ">") {
+			case "str", "unicode", "int", "long", "float", "complex", "bool", "none", "list", "tuple", "dict", "bytes":
+				return "", false
+			}
+			return rest, true
+		}
+	}
+	return "", false
+}
+
+// scalars goes through the scalars of a text that is like YAML.
+type scalars struct {
+	src     string
+	pos     int
+	at      int
+	text    string
+	tag     string
+	isKey   bool
+	anchors map[string]string
+}
+
+const maxAnchors = 1000
+
+// next finds the next scalar, and reports whether there was one.
+func (s *scalars) next() bool {
+	s.tag = ""
+	anchor := ""
+	for s.pos < len(s.src) {
+		switch c := s.src[s.pos]; c {
+		case ' ', '\t', '\r', '\n', ',', '[', ']', '{', '}', ':', '?':
+			s.pos++
+		case '-':
+			if s.pos+1 < len(s.src) && !blank(s.src[s.pos+1]) {
+				s.scalar(anchor)
+				return true
+			}
+			s.pos++
+		case '#':
+			s.line()
+		case '!':
+			s.tag += s.word()
+		case '&':
+			anchor = s.word()[1:]
+		default:
+			s.scalar(anchor)
+			return true
+		}
+	}
+	return s.tag != "" && s.last()
+}
+
+// last gives a tag that stands at the end, with an empty scalar.
+func (s *scalars) last() bool {
+	s.at, s.text, s.isKey = len(s.src), "", false
+	return true
+}
+
+func blank(c byte) bool { return c == ' ' || c == '\t' || c == '\r' || c == '\n' }
+
+func (s *scalars) line() {
+	if i := strings.IndexByte(s.src[s.pos:], '\n'); i >= 0 {
+		s.pos += i
+		return
+	}
+	s.pos = len(s.src)
+}
+
+func (s *scalars) word() string {
+	start := s.pos
+	for s.pos < len(s.src) && !blank(s.src[s.pos]) && !strings.ContainsRune(",[]{}", rune(s.src[s.pos])) {
+		s.pos++
+	}
+	if s.pos == start {
+		s.pos++
+	}
+	return s.src[start:s.pos]
+}
+
+// scalar reads one, and whether a colon makes it a key.
+func (s *scalars) scalar(anchor string) {
+	s.at = s.pos
+	switch c := s.src[s.pos]; c {
+	case '"', '\'':
+		s.quoted(c)
+	default:
+		s.plain()
+	}
+	if anchor != "" && len(s.anchors) < maxAnchors {
+		s.anchors[anchor] = s.text
+	}
+	end := s.pos
+	for end < len(s.src) && (s.src[end] == ' ' || s.src[end] == '\t') {
+		end++
+	}
+	s.isKey = end < len(s.src) && s.src[end] == ':'
+}
+
+func (s *scalars) plain() {
+	for s.pos++; s.pos < len(s.src); s.pos++ {
+		c := s.src[s.pos]
+		if c == '\n' || c == '\r' || c == ',' || c == ']' || c == '}' || c == '[' || c == '{' {
+			break
+		}
+		if c == ':' && (s.pos+1 == len(s.src) || blank(s.src[s.pos+1])) {
+			break
+		}
+		if c == '#' && blank(s.src[s.pos-1]) {
+			break
+		}
+	}
+	s.text = strings.TrimRight(s.src[s.at:s.pos], " \t")
+}
+
+func (s *scalars) quoted(quote byte) {
+	var b strings.Builder
+	for s.pos++; s.pos < len(s.src); s.pos++ {
+		c := s.src[s.pos]
+		switch {
+		case c == quote && quote == '\'' && s.pos+1 < len(s.src) && s.src[s.pos+1] == '\'':
+			s.pos++
+		case c == quote:
+			s.pos++
+			s.text = b.String()
+			return
+		case c == '\\' && quote == '"':
+			n, r := yamlEscape(s.src[s.pos:])
+			b.WriteString(r)
+			s.pos += n - 1
+			continue
+		}
+		b.WriteByte(c)
+	}
+	// No end: it is no quote but a mark in plain text.
+	s.pos = s.at
+	s.plain()
+}
+
+// yamlEscape reads an escape of YAML 1.2, section 5.7: those that can spell a
+// name; others stand for themselves.
+func yamlEscape(s string) (int, string) {
+	digits := 0
+	if len(s) > 1 {
+		digits = map[byte]int{'x': 2, 'u': 4, 'U': 8}[s[1]]
+	}
+	if digits > 0 && len(s) >= 2+digits {
+		var n rune
+		for _, c := range s[2 : 2+digits] {
+			i := strings.IndexRune("0123456789abcdef", c|0x20)
+			if i < 0 || n > 0x10ffff {
+				return 2, s[:2]
+			}
+			n = n<<4 | rune(i)
+		}
+		return 2 + digits, string(n)
+	}
+	return min(2, len(s)), s[min(1, len(s)):min(2, len(s))]
+}
+
+// value is that of the key that has just been read: the scalar behind it, or what
+// an alias of an anchor before stands for. The scan goes on at it.
+func (s *scalars) value() string {
+	at := s.pos
+	defer func() { s.pos = at }()
+	if !s.next() || s.isKey {
+		return ""
+	}
+	if strings.HasPrefix(s.text, "*") {
+		return s.anchors[s.text[1:]]
+	}
+	if s.text == "|" || s.text == ">" || s.text == "|-" || s.text == ">-" {
+		s.next()
+	}
+	return s.text
+}

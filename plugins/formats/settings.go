@@ -1,0 +1,136 @@
+package formats
+
+import (
+	"context"
+	"strings"
+
+	"github.com/cavra/cavra/schemas/predicate"
+
+	"github.com/cavra/cavra/plugins/formats/content"
+	"github.com/cavra/cavra/plugins/formats/document"
+	"github.com/cavra/cavra/plugins/formats/inert"
+	"github.com/cavra/cavra/plugins/formats/jinja"
+	"github.com/cavra/cavra/plugins/formats/keras"
+	"github.com/cavra/cavra/plugins/formats/pickle"
+	"github.com/cavra/cavra/plugins/formats/repository"
+	"github.com/cavra/cavra/plugins/formats/strictjson"
+)
+
+// text is text with all that reads what text can lead to.
+func text() inert.Text {
+	return inert.Text{JSON: scanJSON, Settings: scanSettings, Template: jinja.Scan, Expression: scanExpression}
+}
+
+// dangerous is the judgement of a name by the table that pickles are judged by:
+// whatever names a thing to import, the thing is the same.
+func dangerous() (func(module, name string) bool, error) {
+	table, err := pickle.Shipped()
+	if err != nil {
+		return nil, err
+	}
+	return func(module, name string) bool {
+		return module != "" && table.Judge(module, name).Judged == predicate.JudgedDangerous
+	}, nil
+}
+
+// whole reads content into memory, or claims it as beyond a limit. The caller
+// calls release.
+func whole(v *content.Visit, most, cost int64) (b []byte, release func(), err error) {
+	if v.Size > most || !v.Budget.Hold(v.Size*cost) {
+		v.Unread(0, v.Size, predicate.LimitBytes)
+		return nil, func() {}, nil
+	}
+	b = make([]byte, v.Size)
+	return b, func() { v.Budget.Release(v.Size * cost) }, content.ReadFull(v.Bytes, b, 0)
+}
+
+// scanJSON scans JSON with keys that lead to code.
+func scanJSON(_ context.Context, v *content.Visit) error {
+	b, release, err := whole(v, document.MaxBytes, document.Cost)
+	defer release()
+	if err != nil || b == nil {
+		return err
+	}
+	return settings(v, b, func(at int) int64 { return int64(at) })
+}
+
+// settings judges a JSON text of a visit's content, and claims all of the content.
+func settings(v *content.Visit, b []byte, place func(int) int64) error {
+	bad, err := dangerous()
+	if err != nil {
+		return err
+	}
+	mark := 0
+	if strings.HasPrefix(string(b[:min(3, len(b))]), "\ufeff") {
+		mark = 3
+	}
+	in := func(at int) int64 { return place(at + mark) }
+	roots, err := document.Read(b[mark:], func(key string, at int) {
+		keras.Duplicate(v, key, in(at))
+		repository.Duplicate(v, key, in(at))
+	})
+	whole := err == nil
+	for _, root := range roots {
+		if root == nil {
+			continue
+		}
+		keras.Check(v, root, bad, in)
+		repository.Check(v, root, bad, in)
+		root.Walk(func(n *document.Node) {
+			for _, t := range n.All("chat_template") {
+				whole = templates(v, t, in) && whole
+			}
+		})
+	}
+	if !whole {
+		v.Unread(0, v.Size, predicate.Malformed)
+		return nil
+	}
+	v.Parsed(0, v.Size)
+	return nil
+}
+
+// templates judges the templates in a value: one, or a list of them by name.
+func templates(v *content.Visit, n *document.Node, place func(int) int64) bool {
+	read := true
+	n.Walk(func(n *document.Node) {
+		if n.Kind == strictjson.String {
+			read = jinja.Report(v, n.Text, func(int) int64 { return place(n.At) }) && read
+		}
+	})
+	return read
+}
+
+// scanSettings scans settings that are no JSON.
+func scanSettings(_ context.Context, v *content.Visit) error {
+	b, release, err := whole(v, document.MaxBytes, 2)
+	defer release()
+	if err != nil || b == nil {
+		return err
+	}
+	bad, err := dangerous()
+	if err != nil {
+		return err
+	}
+	if !repository.CheckText(v, string(b), bad) {
+		v.Unread(0, v.Size, predicate.UnsupportedFormat)
+	}
+	v.Parsed(0, v.Size)
+	return nil
+}
+
+// scanExpression reports whether text is a template that would be an attack. What
+// is none, or is not read as one, is text.
+func scanExpression(_ context.Context, v *content.Visit) (bool, error) {
+	if v.Size > jinja.MaxBytes {
+		return false, nil
+	}
+	b := make([]byte, v.Size)
+	if err := content.ReadFull(v.Bytes, b, 0); err != nil {
+		return false, err
+	}
+	if problems, err := jinja.Check(string(b)); err != nil || len(problems) == 0 {
+		return false, nil
+	}
+	return true, nil
+}

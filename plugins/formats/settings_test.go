@@ -1,0 +1,117 @@
+package formats_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/cavra/cavra/plugins/formats"
+)
+
+const (
+	chatml = "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n'}}{% endfor %}"
+	walks  = "{{ ''.__class__.__mro__ }}"
+)
+
+// quoted is a JSON string.
+func quoted(s string) string {
+	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`).Replace(s) + `"`
+}
+
+func TestTemplates(t *testing.T) {
+	tests := []struct{ name, content, want string }{
+		{"template file", chatml, "jinja"},
+		{"template of expressions", "Hello {{ name }}\n", "text"},
+		{"template of expressions that walks", walks + "\n", "jinja template.injection"},
+		{"template that walks", "{% if x %}" + walks + "{% endif %}", "jinja template.injection"},
+		{"python with a template in a string", "import os\nx = '{% if x %}{% endif %}'\nos.system('x')\n", "python incomplete"},
+		{"tokenizer", `{"bos_token": "<s>", "chat_template": ` + quoted(chatml) + `}`, "json"},
+		{"tokenizer that walks", `{"chat_template": ` + quoted(walks) + `}`, "json template.injection"},
+		{"tokenizer with several", `{"chat_template": [{"name": "default", "template": ` + quoted(chatml) + `}, {"name": "tool_use", "template": ` + quoted(walks) + `}]}`, "json template.injection"},
+		{"tokenizer, twice", `{"chat_template": ` + quoted(walks) + `, "chat_template": ` + quoted(chatml) + `}`, "json repository.key.duplicate template.injection"},
+		{"tokenizer that cannot be read", `{"chat_template": "{% x %}"}`, "json incomplete template.unparsed"},
+		{"broken JSON with a template", `{"chat_template": ` + quoted(chatml), "jinja incomplete"},
+		{"page with a template", "<html>{% if x %}{% endif %}</html>", "jinja incomplete"},
+		{"settings in a template", "{% if x %}a{% endif %}\n_target_: os.system\n", "jinja repository.target.dangerous"},
+	}
+	for _, tt := range tests {
+		if got := brief(scanWith(t, formats.New(), []byte(tt.content))); got != tt.want {
+			t.Errorf("%s: got %q, want %q", tt.name, got, tt.want)
+		}
+	}
+}
+
+func TestKeras(t *testing.T) {
+	layer := func(fields string) string {
+		return `{"module": "keras", "class_name": "Functional", "config": {"name": "m", "layers": [` +
+			`{"module": "keras.layers", "class_name": "Dense", "config": {"units": 4, "activation": "relu", "kernel_initializer": {"module": "keras.initializers", "class_name": "GlorotUniform", "config": {"seed": null}, "registered_name": null}}, "registered_name": null}, {` +
+			fields + `}]}, "registered_name": "Functional"}`
+	}
+	const code = `"class_name": "__lambda__", "config": {"code": "4wEAAAA=", "defaults": null, "closure": null}`
+	tests := []struct{ name, content, want string }{
+		{"plain", layer(`"module": "keras.layers", "class_name": "Dropout", "config": {"rate": 0.5}, "registered_name": null`), "json"},
+		{"activation", layer(`"module": "keras.src.activations.activations", "class_name": "function", "config": "relu", "registered_name": "function"`), "json"},
+		{"type", layer(`"module": "builtins", "class_name": "dtype", "config": "float32"`), "json"},
+		{"older reader's", `{"class_name": "Sequential", "config": {"layers": [{"class_name": "Dense", "config": {"units": 1}}]}}`, "json"},
+		{"lambda", layer(`"module": "keras.layers", "class_name": "Lambda", "config": {"function": {` + code + `}}`), "json keras.code.embedded"},
+		{"lambda of an older reader", `{"class_name": "Model", "config": {"layers": [{"class_name": "Lambda", "config": {"function": ["4wEAAAA=", null, null], "function_type": "lambda"}}]}}`, "json keras.code.embedded"},
+		{"code deep below", layer(`"module": "keras.layers", "class_name": "Dense", "config": {"a": [[{"b": {` + code + `}}]]}`), "json keras.code.embedded"},
+		{"any function", layer(`"module": "os", "class_name": "function", "config": "system", "registered_name": "system"`), "json keras.reference.dangerous"},
+		{"class of a module", layer(`"module": "subprocess", "class_name": "Popen", "config": {}`), "json keras.reference.dangerous"},
+		{"function of keras", layer(`"module": "keras.utils", "class_name": "function", "config": "get_file", "registered_name": "get_file"`), "json keras.reference.dangerous"},
+		{"switch of keras", layer(`"module": "keras.config", "class_name": "function", "config": "enable_unsafe_deserialization"`), "json keras.reference.dangerous"},
+		{"own class", layer(`"module": "my.layers", "class_name": "Attention", "config": {}, "registered_name": "my>Attention"`), "json keras.reference.unknown"},
+		{"wrapped pickle", layer(`"module": "keras.layers", "class_name": "TorchModuleWrapper", "config": {"module": "gAJ9"}`), "json keras.code.embedded"},
+		{"operation", `{"class_name": "TFOpLambda", "config": {"function": "math.multiply"}}`, "json"},
+		{"operation on files", `{"class_name": "TFOpLambda", "config": {"function": "io.write_file"}}`, "json keras.reference.dangerous"},
+		{"file", layer(`"module": "keras.layers", "class_name": "StringLookup", "config": {"vocabulary": "/etc/passwd"}`), "json keras.file.reference"},
+		{"address", layer(`"module": "keras.layers", "class_name": "Dense", "config": {"origin": "https://example.invalid/x"}`), "json keras.file.reference"},
+		{"decoy", `{"class_name": "Lambda", "class_name": "Dense", "config": {}}`, "json keras.code.embedded keras.key.duplicate"},
+		{"in an archive", string(archive(t, 8, "metadata.json", `{"keras_version": "3.9.0"}`, "config.json", layer(code))), "zip keras.code.embedded"},
+	}
+	for _, tt := range tests {
+		if got := brief(scanWith(t, formats.New(), []byte(tt.content))); got != tt.want {
+			t.Errorf("%s: got %q, want %q", tt.name, got, tt.want)
+		}
+	}
+}
+
+func TestRepository(t *testing.T) {
+	tests := []struct{ name, content, want string }{
+		{"code beside", `{"auto_map": {"AutoModel": "modeling.Model", "AutoTokenizer": ["tok.Slow", null]}}`, "json repository.code.custom"},
+		{"code elsewhere", `{"auto_map": {"AutoModel": "someone/model--modeling.Model"}}`, "json repository.code.remote"},
+		{"pipeline", `{"custom_pipelines": {"x": {"impl": "pipe.Pipe"}}}`, "json repository.code.custom"},
+		{"diffusers", `{"_class_name": "StableDiffusionPipeline", "_diffusers_version": "0.30", "unet": ["diffusers", "UNet2DConditionModel"], "tokenizer": ["transformers", "CLIPTokenizer"], "safety_checker": [null, null]}`, "json"},
+		{"diffusers model", `{"_class_name": "UNet2DConditionModel", "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"], "act": ["silu", "gelu"]}`, "json"},
+		{"diffusers with code", `{"_class_name": ["pipe", "Pipe"], "unet": ["my_unet", "Unet"]}`, "json repository.code.custom"},
+		{"diffusers with a function", `{"_class_name": "P", "unet": ["subprocess", "Popen"]}`, "json repository.target.dangerous"},
+		{"hydra", `{"model": {"_target_": "my.Model", "x": 1}}`, "json repository.target.unknown"},
+		{"hydra, dangerous", `{"a": [{"b": {"_target_": "os.system", "command": "x"}}]}`, "json repository.target.dangerous"},
+		{"hydra, through a module", `{"_target_": "torch.os.system"}`, "json repository.target.dangerous"},
+		{"hydra, builtin", `{"_target_": "builtins.eval"}`, "json repository.target.dangerous"},
+		{"yaml", "model:\n  _target_: my.Model\n", "config repository.target.unknown"},
+		{"yaml, dangerous", "a:\n- b: {_target_: subprocess.run, args: [x]}\n", "config repository.target.dangerous"},
+		{"yaml, quoted", "'_target_': \"os.\\x73ystem\"\n_target_: a.b\n", "config repository.target.dangerous repository.target.unknown"},
+		{"yaml, alias", "x: &a os.system\ny:\n  _target_: *a\n", "config repository.target.dangerous"},
+		{"yaml, folded", "_target_: >-\n  os.system\n", "config repository.target.dangerous"},
+		{"yaml with plain tags", "a: !!python/tuple [1, 2]\n", "yaml"},
+		{"mlflow", "flavors:\n  python_function:\n    loader_module: mlflow.sklearn\n    model_path: model.pkl\n", "config repository.target.unknown"},
+		{"peft", `{"auto_mapping": {"base_model_class": "BertModel", "parent_library": "transformers.models.bert.modeling_bert"}, "peft_type": "LORA"}`, "json repository.target.unknown"},
+	}
+	for _, tt := range tests {
+		if got := brief(scanWith(t, formats.New(), []byte(tt.content))); got != tt.want {
+			t.Errorf("%s: got %q, want %q", tt.name, got, tt.want)
+		}
+	}
+}
+
+func FuzzSettings(f *testing.F) {
+	f.Add([]byte(`{"class_name":"Lambda","config":{"function":"x"},"module":"a.b","registered_name":"c>d","auto_map":["a.b"],"chat_template":"{{ x }}"}`))
+	f.Add([]byte("a: &b !!python/name:x 'y'\n_target_: *b\nc: {\"_target_\": \"\\x41\"}\n{% if x %}{% endif %}"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		for _, x := range scanWith(t, formats.New(), b).Findings {
+			if err := x.Validate(); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+}
