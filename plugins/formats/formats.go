@@ -18,6 +18,7 @@ import (
 	"github.com/cavra/cavra/plugins/formats/compressed"
 	"github.com/cavra/cavra/plugins/formats/content"
 	"github.com/cavra/cavra/plugins/formats/gguf"
+	"github.com/cavra/cavra/plugins/formats/hdf5"
 	"github.com/cavra/cavra/plugins/formats/inert"
 	"github.com/cavra/cavra/plugins/formats/jinja"
 	"github.com/cavra/cavra/plugins/formats/keras"
@@ -31,6 +32,7 @@ import (
 	"github.com/cavra/cavra/plugins/formats/safetensors"
 	"github.com/cavra/cavra/plugins/formats/sevenzip"
 	"github.com/cavra/cavra/plugins/formats/tar"
+	"github.com/cavra/cavra/plugins/formats/tensorflow"
 	"github.com/cavra/cavra/plugins/formats/zip"
 )
 
@@ -46,14 +48,14 @@ const Name = "cavra-formats"
 
 // registry lists the formats in the order in which content is tried.
 func registry() []content.Format {
-	list := []content.Format{inert.Empty{}, safetensors.Format{}, gguf.Format{Template: jinja.Scan}, zip.Format{}, tar.Format{}, numpy.Format{}, besidePickle{}, onnx.Format{}}
+	list := []content.Format{inert.Empty{}, safetensors.Format{}, gguf.Format{Template: jinja.Scan}, zip.Format{}, tar.Format{}, numpy.Format{}, besidePickle{}, onnx.Format{}, tensorflow.Format{}, tensorflow.Text{}}
 	for _, f := range compressed.Formats() {
 		list = append(list, f)
 	}
 	for _, f := range inert.Images() {
 		list = append(list, f)
 	}
-	list = append(list, sevenzip.Format{}, rar.Format{}, lfs.Format{}, text())
+	list = append(list, sevenzip.Format{}, rar.Format{}, lfs.Format{}, hdf5.Format{Settings: scanJSON}, text())
 	for _, f := range opaque.Formats() {
 		list = append(list, f)
 	}
@@ -76,7 +78,7 @@ func WithLimits(l content.Limits) scanner.Scanner {
 
 // Describe implements scanner.Scanner.
 func (*program) Describe() scanner.Description {
-	rules := slices.Concat([]string{"content.polyglot"}, pickle.Rules(), zip.Rules(), numpy.Rules(), compressed.Rules(), lfs.Rules(), tar.Rules(), sevenzip.Rules(), rar.Rules(), safetensors.Rules(), jinja.Rules(), keras.Rules(), repository.Rules(), gguf.Rules(), onnx.Rules())
+	rules := slices.Concat([]string{"content.polyglot"}, pickle.Rules(), zip.Rules(), numpy.Rules(), compressed.Rules(), lfs.Rules(), tar.Rules(), sevenzip.Rules(), rar.Rules(), safetensors.Rules(), jinja.Rules(), keras.Rules(), repository.Rules(), gguf.Rules(), onnx.Rules(), tensorflow.Rules())
 	slices.Sort(rules)
 	return scanner.Description{Name: Name, Version: Version, RulesetVersion: RulesetVersion, Rules: slices.Compact(rules)}
 }

@@ -46,6 +46,7 @@ func whole(v *content.Visit, most, cost int64) (b []byte, release func(), err er
 
 // scanJSON scans JSON with keys that lead to code.
 func scanJSON(_ context.Context, v *content.Visit) error {
+	v.Format = "json"
 	b, release, err := whole(v, document.MaxBytes, document.Cost)
 	defer release()
 	if err != nil || b == nil {

@@ -61,7 +61,6 @@ func (t Text) Scan(ctx context.Context, v *content.Visit) error {
 	if c := firstByte(v.Head); c == '{' || c == '[' || c == '"' {
 		code, err := readJSON(ctx, io.NewSectionReader(v.Bytes, 0, v.Size), v.Size)
 		if err == nil && len(code) > 0 && t.JSON != nil {
-			v.Format = "json"
 			return t.JSON(ctx, v)
 		}
 		if err == nil {

@@ -35,8 +35,6 @@ var magics = []struct {
 	magic string
 }{
 	{"ggml", 0, "lmgg"}, {"ggml", 0, "tjgg"}, {"ggml", 0, "fmgg"}, {"ggml", 0, "algg"},
-	{"hdf5", 0, "\x89HDF\r\n\x1a\n"},
-	{"hdf5", 512, "\x89HDF\r\n\x1a\n"},
 	{"compress", 0, "\x1f\x9d"}, {"lzip", 0, "LZIP"}, {"lzop", 0, "\x89LZO\x00\r\n"}, {"snappy", 0, "\xff\x06\x00\x00sNaPpY"},
 	{"cab", 0, "MSCF"}, {"cpio", 0, "070701"}, {"cpio", 0, "070707"}, {"ar", 0, "!<arch>\n"}, {"squashfs", 0, "hsqs"}, {"squashfs", 0, "sqsh"},
 	{"elf", 0, "\x7fELF"},
