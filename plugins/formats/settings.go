@@ -2,6 +2,7 @@ package formats
 
 import (
 	"context"
+	"errors"
 	"strings"
 
 	"github.com/cavra/cavra/schemas/predicate"
@@ -83,9 +84,11 @@ func settings(v *content.Visit, b []byte, place func(int) int64) error {
 			}
 		})
 	}
-	if !whole {
+	switch {
+	case errors.Is(err, document.ErrTooMany):
+		v.Unread(0, v.Size, predicate.LimitMembers)
+	case !whole:
 		v.Unread(0, v.Size, predicate.Malformed)
-		return nil
 	}
 	v.Parsed(0, v.Size)
 	return nil

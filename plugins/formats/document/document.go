@@ -16,7 +16,7 @@ const (
 	// vocabularies are large and hold none.
 	MaxBytes = 16 << 20
 	// MaxNodes of one text.
-	MaxNodes = 1 << 20
+	MaxNodes = 1 << 18
 	// Cost is an upper bound of the memory that a byte of text takes, in bytes.
 	Cost = 4
 )
