@@ -33,6 +33,7 @@ import (
 	"github.com/cavra/cavra/plugins/formats/sevenzip"
 	"github.com/cavra/cavra/plugins/formats/tar"
 	"github.com/cavra/cavra/plugins/formats/tensorflow"
+	"github.com/cavra/cavra/plugins/formats/tflite"
 	"github.com/cavra/cavra/plugins/formats/zip"
 )
 
@@ -48,7 +49,7 @@ const Name = "cavra-formats"
 
 // registry lists the formats in the order in which content is tried.
 func registry() []content.Format {
-	list := []content.Format{inert.Empty{}, safetensors.Format{}, gguf.Format{Template: jinja.Scan}, zip.Format{}, tar.Format{}, numpy.Format{}, besidePickle{}, onnx.Format{}, tensorflow.Format{}, tensorflow.Text{}}
+	list := []content.Format{inert.Empty{}, safetensors.Format{}, gguf.Format{Template: jinja.Scan}, tflite.Format{}, zip.Format{}, tar.Format{}, numpy.Format{}, besidePickle{}, onnx.Format{}, tensorflow.Format{}, tensorflow.Text{}}
 	for _, f := range compressed.Formats() {
 		list = append(list, f)
 	}
@@ -78,7 +79,7 @@ func WithLimits(l content.Limits) scanner.Scanner {
 
 // Describe implements scanner.Scanner.
 func (*program) Describe() scanner.Description {
-	rules := slices.Concat([]string{"content.polyglot"}, pickle.Rules(), zip.Rules(), numpy.Rules(), compressed.Rules(), lfs.Rules(), tar.Rules(), sevenzip.Rules(), rar.Rules(), safetensors.Rules(), jinja.Rules(), keras.Rules(), repository.Rules(), gguf.Rules(), onnx.Rules(), tensorflow.Rules())
+	rules := slices.Concat([]string{"content.polyglot"}, pickle.Rules(), zip.Rules(), numpy.Rules(), compressed.Rules(), lfs.Rules(), tar.Rules(), sevenzip.Rules(), rar.Rules(), safetensors.Rules(), jinja.Rules(), keras.Rules(), repository.Rules(), gguf.Rules(), onnx.Rules(), tensorflow.Rules(), tflite.Rules())
 	slices.Sort(rules)
 	return scanner.Description{Name: Name, Version: Version, RulesetVersion: RulesetVersion, Rules: slices.Compact(rules)}
 }
@@ -169,13 +170,17 @@ func (p *program) beside(ctx context.Context, v *content.Visit, chosen content.F
 		if err := b.Scan(ctx, v); err != nil {
 			return err
 		}
-		if chosen != nil {
+		if carrier, ok := chosen.(carrier); chosen != nil && !(ok && carrier.Carries(v.Format)) {
 			v.Found("content.polyglot", "content", 0, format, v.Format)
 		}
 		v.Format = format
 	}
 	return nil
 }
+
+// carrier is an ability of formats whose honest content is of another format as
+// well.
+type carrier interface{ Carries(format string) bool }
 
 // besidePickle is pickle, and looks for one in content of another format too: a
 // zip archive's first bytes are an opcode.

@@ -59,6 +59,9 @@ type Visit struct {
 	// Format is set by the format that scanned the content.
 	Format string
 	Budget *Budget
+	// Carrier is the end of what a format accounts for that an archive may follow
+	// (see formats.carrier); the archive's reader begins to look for it there.
+	Carrier int64
 
 	report *scanner.Report
 	opener Opener

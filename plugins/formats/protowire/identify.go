@@ -13,7 +13,9 @@ const maxOutline = 20_000
 type Outline struct {
 	// First has the extent of the first field of each name; that of an integer
 	// is empty, and its value is in Values.
-	First  map[string][2]int64
+	First map[string][2]int64
+	// Last has that of the last one, which counts where only one is allowed.
+	Last   map[string][2]int64
 	Values map[string]uint64
 	// Known is set when every field is one of the type, as the type has it.
 	Known bool
@@ -26,7 +28,7 @@ type Outline struct {
 // ReadOutline reads the top of [start, end) as a message of type m. It stops at
 // the first field that is not of the type.
 func ReadOutline(w *window.Reader, m *Message, start, end int64) (Outline, error) {
-	o := Outline{First: make(map[string][2]int64), Values: make(map[string]uint64)}
+	o := Outline{First: make(map[string][2]int64), Last: make(map[string][2]int64), Values: make(map[string]uint64)}
 	for range maxOutline {
 		if start >= end {
 			o.Known, o.Whole = true, true
@@ -51,8 +53,15 @@ func ReadOutline(w *window.Reader, m *Message, start, end int64) (Outline, error
 			o.First[f.Name] = [2]int64{t.start, t.end}
 			o.Values[f.Name] = t.value
 		}
+		o.Last[f.Name] = [2]int64{t.start, t.end}
 		start = t.end
 	}
 	o.Known, o.Whole = true, true
 	return o, nil
+}
+
+// Broken reports whether err says that the bytes are no message, and not that
+// they could not be read.
+func Broken(err error) bool {
+	return errors.Is(err, ErrMalformed) || errors.Is(err, ErrTruncated) || errors.Is(err, ErrDepth) || errors.Is(err, ErrFields)
 }

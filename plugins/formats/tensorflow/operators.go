@@ -1,5 +1,10 @@
 package tensorflow
 
+import (
+	"github.com/cavra/cavra/plugins/formats/protowire"
+	"github.com/cavra/cavra/plugins/formats/window"
+)
+
 // rules are the operators that do more than compute, by the rule that each
 // meets. An operator is one of TensorFlow's own (ops.txt) or custom.
 var rules = map[string]string{
@@ -53,4 +58,31 @@ var pathInputs = map[string]bool{
 var passing = map[string]bool{
 	"Identity": true, "PlaceholderWithDefault": true, "ShardedFilename": true, "ShardedFilespec": true, "StringJoin": true, "Reshape": true,
 	"Pack": true, "ExpandDims": true, "Squeeze": true, "Select": true, "StringStrip": true, "_Arg": true, "IdentityN": true,
+}
+
+// JudgeOperator is the rule that an operator of a name meets, or nothing: for
+// formats that carry TensorFlow's operators along.
+func JudgeOperator(op string) string {
+	switch {
+	case rules[op] != "":
+		return rules[op]
+	case native[op] || !known()[op] && !internal[op]:
+		return "tf.op.custom"
+	}
+	return ""
+}
+
+// NodeOperator reads the operator of a node (NodeDef) that lies in [start, end).
+// It is empty when the bytes are none.
+func NodeOperator(w *window.Reader, start, end int64) (string, error) {
+	s, err := schema()
+	if err != nil {
+		return "", err
+	}
+	o, err := protowire.ReadOutline(w, s["NodeDef"], start, end)
+	at, ok := o.Last["op"]
+	if err != nil || !o.Known || !o.Whole || !ok {
+		return "", err
+	}
+	return protowire.ReadText(w, at[0], at[1], maxText)
 }

@@ -55,7 +55,7 @@ func (a *archive) gaps(ctx context.Context, entries []*entry) error {
 		}
 	}
 	slices.SortStableFunc(used, func(x, y extent) int { return cmp.Or(cmp.Compare(x.start, y.start), cmp.Compare(x.end, y.end)) })
-	at := int64(0)
+	at := a.Carrier
 	for _, u := range used {
 		if u.start < at && u.end > u.start {
 			a.Found("archive.malformed", where, u.start, "records overlap")
