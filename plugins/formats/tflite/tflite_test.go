@@ -313,6 +313,7 @@ func TestSharedListsAreBounded(t *testing.T) {
 	}
 	layout()
 	w.u32(4)
+	w.u32(0)
 	if got, want := brief(scan(t, w.b)), "tflite incomplete model.limit"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
