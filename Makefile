@@ -49,7 +49,7 @@ test-kafka: build engine ## The Kafka tests and the crash scenario over Apache K
 # Needs more: PostgreSQL.
 .PHONY: test-postgres
 test-postgres: ## Pass the control store's tests on PostgreSQL (needs Debian's package postgresql)
-	cd aggregator && ../testbed/postgres/run.sh go test ./internal/control/... ./internal/access/... ./internal/enrol/...
+	cd aggregator && ../testbed/postgres/run.sh go test -count=1 ./internal/control/...
 
 # Needs more: Chromium.
 .PHONY: test-web
