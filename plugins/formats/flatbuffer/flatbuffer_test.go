@@ -98,6 +98,7 @@ func TestParseSchemaRefuses(t *testing.T) {
 
 func FuzzWalk(f *testing.F) {
 	f.Add([]byte(small))
+	f.Add([]byte("\x04\x00\x00\x00MAR"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		_, k, err := walk(t, b)
 		if err != nil && !errors.Is(err, ErrMalformed) && !errors.Is(err, ErrDepth) && !errors.Is(err, ErrObjects) {

@@ -65,11 +65,14 @@ func NewWalk(w *window.Reader, visitor Visitor) *Walk {
 
 // Run walks the buffer from its root, which is of type root.
 func (k *Walk) Run(ctx context.Context, root *Table) error {
+	// The offset of the root, and the mark behind it.
+	if _, err := k.bytes(0, 8); err != nil {
+		return err
+	}
 	at, err := k.follow(0)
 	if err != nil {
 		return err
 	}
-	// The offset of the root, and the mark behind it.
 	if err := k.cover(0, 8); err != nil {
 		return err
 	}

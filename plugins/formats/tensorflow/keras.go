@@ -1,64 +1,50 @@
 package tensorflow
 
 import (
-	"errors"
+	"context"
 
 	"github.com/cavra/cavra/schemas/predicate"
 
 	"github.com/cavra/cavra/plugins/formats/content"
-	"github.com/cavra/cavra/plugins/formats/strictjson"
+	"github.com/cavra/cavra/plugins/formats/protowire"
 )
 
-// maxMetadata bounds the JSON of one Keras object, in bytes.
-const maxMetadata = 16 << 20
+// maxConfigurations bounds the configurations of one file. A model has one for
+// each layer.
+const maxConfigurations = 100_000
 
-// lambdas are the classes of Keras objects that hold marshalled Python code.
-var lambdas = map[string]bool{"Lambda": true, "__lambda__": true, "__marshal__": true}
-
-// metadata reads the JSON that Keras keeps of an object, and looks for code in
-// it at any depth.
+// metadata notes a text that an object keeps. JSON is Keras's: it makes the
+// object of it again. Other objects have a text of their own there.
 func (s *scan) metadata(start, end int64) error {
-	n := end - start
-	if n == 0 {
+	if start == end {
 		return nil
 	}
-	if n > maxMetadata || !s.v.Budget.Hold(n) {
-		s.v.Found("model.limit", class, start, "an object's configuration is too long")
-		s.v.Unread(start, end, predicate.LimitBytes)
-		return nil
-	}
-	defer s.v.Budget.Release(n)
-	text := make([]byte, n)
-	if err := content.ReadFull(s.v.Bytes, text, start); err != nil {
+	b, err := s.w.Bytes(start, 1)
+	if err != nil || b[0] != '{' && b[0] != '[' {
 		return err
 	}
-	r := strictjson.New(text)
-	err := s.json(r, start, "")
-	r.Space()
-	if err == nil && r.At() != len(text) {
-		err = strictjson.ErrSyntax
+	if len(s.configurations) >= maxConfigurations {
+		return protowire.ErrFields
 	}
-	if errors.Is(err, strictjson.ErrSyntax) {
-		s.v.Found("tf.malformed", class, start+int64(r.At()), "an object's configuration is no JSON")
-		s.v.Unread(start, end, predicate.Malformed)
-		return nil
-	}
-	return err
+	s.configurations = append(s.configurations, [2]int64{start, end})
+	return nil
 }
 
-func (s *scan) json(r *strictjson.Reader, start int64, key string) error {
-	switch r.Kind() {
-	case strictjson.Object:
-		return r.Object(func(key string, _ int) error { return s.json(r, start, key) })
-	case strictjson.Array:
-		return r.Array(func(int) error { return s.json(r, start, "") })
-	case strictjson.String:
-		at := r.At()
-		text, err := r.String()
-		if key == "class_name" && lambdas[text] || key == "function_type" && text == "lambda" {
-			s.v.Found("tf.keras.lambda", class, start+int64(at), text)
-		}
-		return err
+// scanConfigurations hands the configurations on.
+func (s *scan) scanConfigurations(ctx context.Context, settings func(context.Context, *content.Visit) error) error {
+	if settings == nil {
+		settings = unreadSettings
 	}
-	return r.Skip()
+	for _, c := range s.configurations {
+		if _, err := s.v.EnterWith(ctx, s.v.Part(c[0], c[1]), settings); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func unreadSettings(_ context.Context, v *content.Visit) error {
+	v.Format = "json"
+	v.Unread(0, v.Size, predicate.UnsupportedFormat)
+	return nil
 }

@@ -67,6 +67,8 @@ type scan struct {
 	attrs   []attribute
 	used    map[string]int64
 	defined map[string]bool
+	// configurations are the extents of Keras's.
+	configurations [][2]int64
 }
 
 func newScan(v *content.Visit, w *window.Reader) *scan {

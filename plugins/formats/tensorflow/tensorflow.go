@@ -2,8 +2,8 @@
 // MetaGraphDef (.meta), frozen GraphDef, keras_metadata.pb and fingerprint.pb. It
 // walks every node of every graph and of every function in the library, and
 // reports operators that call Python, touch files or the network, or come from a
-// native library, paths that lead out of the model's folder, and Keras layers
-// that hold code. Constants in the file are inert.
+// native library, and paths that lead out of the model's folder. Configurations
+// of Keras objects are handed on. Constants in the file are inert.
 //
 // None of these has a mark. A file is told by its structure: all its top fields
 // are those of the message, and what lies in them fits as well.
@@ -39,7 +39,7 @@ const class = "tensorflow"
 // Rules lists the rules that Scan may name.
 func Rules() []string {
 	return []string{
-		"model.limit", "tf.keras.lambda", "tf.malformed", "tf.op.custom", "tf.op.file.read", "tf.op.file.write",
+		"archive.limit", "model.limit", "tf.malformed", "tf.op.custom", "tf.op.file.read", "tf.op.file.write",
 		"tf.op.network", "tf.op.python", "tf.path.outside",
 	}
 }
@@ -158,7 +158,11 @@ func isFingerprint(_ protowire.Schema, _ *window.Reader, o protowire.Outline) (b
 }
 
 // Format is one that identifies all of the files.
-type Format struct{}
+type Format struct {
+	// Settings scans the configuration of a Keras object, which is JSON. Without
+	// it configurations are unread.
+	Settings func(ctx context.Context, v *content.Visit) error
+}
 
 // Identify implements content.Format. A file that is cut short is one too.
 func (Format) Identify(_ context.Context, v *content.Visit) (bool, error) {
@@ -194,7 +198,7 @@ func identify(v *content.Visit, cut bool) (*kind, error) {
 }
 
 // Scan implements content.Format.
-func (Format) Scan(ctx context.Context, v *content.Visit) error {
+func (f Format) Scan(ctx context.Context, v *content.Visit) error {
 	k, err := identify(v, true)
 	if err != nil {
 		return err
@@ -216,7 +220,7 @@ func (Format) Scan(ctx context.Context, v *content.Visit) error {
 		s.flush()
 	}
 	s.judgeOperators()
-	return nil
+	return s.scanConfigurations(ctx, f.Settings)
 }
 
 // ended says that the walk ended early because of the content.
