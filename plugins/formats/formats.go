@@ -170,7 +170,7 @@ func (p *program) beside(ctx context.Context, v *content.Visit, chosen content.F
 		if err := b.Scan(ctx, v); err != nil {
 			return err
 		}
-		if carrier, ok := chosen.(carrier); chosen != nil && !(ok && carrier.Carries(v.Format)) {
+		if carrier, ok := chosen.(carrier); chosen != nil && (!ok || !carrier.Carries(v.Format)) {
 			v.Found("content.polyglot", "content", 0, format, v.Format)
 		}
 		v.Format = format

@@ -133,8 +133,6 @@ func scanExpression(_ context.Context, v *content.Visit) (bool, error) {
 	if err := content.ReadFull(v.Bytes, b, 0); err != nil {
 		return false, err
 	}
-	if problems, err := jinja.Check(string(b)); err != nil || len(problems) == 0 {
-		return false, nil
-	}
-	return true, nil
+	problems, err := jinja.Check(string(b))
+	return err == nil && len(problems) > 0, nil //nolint:nilerr // what is not read as a template is text
 }

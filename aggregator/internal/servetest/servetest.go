@@ -125,7 +125,7 @@ func (l log) Health() []serve.IngestPartition { return l.Partitions }
 func (l log) GiveUp(_ context.Context, partition int, from, next int64, by, reason string) error {
 	for _, p := range l.Partitions {
 		if u := p.Unreadable; u != nil && p.Partition == partition && u.From == from && u.Next == next {
-			l.Fleet.GivenUp = append(l.Fleet.GivenUp, fmt.Sprintf("%d [%d, %d) by %s: %s", partition, from, next, by, reason))
+			l.GivenUp = append(l.GivenUp, fmt.Sprintf("%d [%d, %d) by %s: %s", partition, from, next, by, reason))
 			return nil
 		}
 	}

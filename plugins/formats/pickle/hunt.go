@@ -74,9 +74,11 @@ func (h *hunter) window(ctx context.Context, b []byte, base int64) error {
 		if !clues[b[i]] {
 			continue
 		}
-		from, ok := i, true
+		var from int
+		var ok bool
 		switch b[i] {
 		case opProto:
+			from = i
 			ok = i+2 < len(b) && b[i+1] <= highestProtocol && arguments[b[i+2]] != argUnknown
 		case '\n':
 			from, ok = h.behindLines(b, i)

@@ -2,7 +2,6 @@ package pickle
 
 import (
 	"bytes"
-	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -201,14 +200,4 @@ func latin1(b []byte) []byte {
 		s.WriteRune(rune(c))
 	}
 	return []byte(s.String())
-}
-
-// dangerous reports whether any of the pairs that g is listed as is.
-func (g *global) dangerous() bool {
-	return slices.ContainsFunc(g.judged, func(j Judgement) bool { return j.Judged == predicate.JudgedDangerous })
-}
-
-// harmless reports whether all of them are.
-func (g *global) harmless() bool {
-	return !slices.ContainsFunc(g.judged, func(j Judgement) bool { return j.Judged != predicate.JudgedHarmless })
 }

@@ -203,7 +203,7 @@ func (n part) enter(ctx context.Context, v *content.Visit) error {
 	}
 	if !nests(head) || head[0] == opProto {
 		t, err := tryBytes(ctx, v, span.Bytes, 0, span.Size)
-		if err != nil || !t.imports && !t.calls && !(t.done && head[0] == opProto) {
+		if err != nil || !t.imports && !t.calls && (!t.done || head[0] != opProto) {
 			return err
 		}
 	}

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -467,7 +466,7 @@ func TestOpenToEverybody(t *testing.T) {
 	f := servetest.Empty(t)
 	down := errors.New("the database at 10.1.2.3 is gone")
 	ready := error(nil)
-	h, err := New(Config{Service: f.Service, Gate: f.Gate, Control: f.Store, Agents: f, Ready: func(context.Context) error { return ready }, Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	h, err := New(Config{Service: f.Service, Gate: f.Gate, Control: f.Store, Agents: f, Ready: func(context.Context) error { return ready }, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
