@@ -49,7 +49,7 @@ const Name = "cavra-formats"
 
 // registry lists the formats in the order in which content is tried.
 func registry() []content.Format {
-	list := []content.Format{inert.Empty{}, safetensors.Format{}, gguf.Format{Template: jinja.Scan}, tflite.Format{}, zip.Format{}, tar.Format{}, numpy.Format{}, besidePickle{}, onnx.Format{}, &tensorflow.Format{Settings: scanJSON}, tensorflow.Text{}}
+	list := []content.Format{inert.Empty{}, safetensors.Format{}, gguf.Format{Template: jinja.Scan}, tflite.Format{}, zip.Format{}, tar.Format{}, numpy.Format{}, besidePickle{}, onnx.Format{}, &tensorflow.Format{Settings: scanJSON}, tensorflow.Text{}, tensorflow.Checkpoint{}}
 	for _, f := range compressed.Formats() {
 		list = append(list, f)
 	}

@@ -120,6 +120,8 @@ func expected(path string) (string, bool) {
 		return "tflite tflite.op.flex", true
 	case strings.HasSuffix(name, ".tflite"):
 		return "tflite", true
+	case strings.HasSuffix(name, ".index"):
+		return "tf-checkpoint-index", true
 	case strings.HasSuffix(name, ".meta"):
 		return "tf-meta-graph", true
 	}

@@ -1,12 +1,13 @@
 // Package tensorflow reads what TensorFlow writes as protobuf: SavedModel,
-// MetaGraphDef (.meta), frozen GraphDef, keras_metadata.pb and fingerprint.pb. It
-// walks every node of every graph and of every function in the library, and
-// reports operators that call Python, touch files or the network, or come from a
-// native library, and paths that lead out of the model's folder. Configurations
-// of Keras objects are handed on. Constants in the file are inert.
+// MetaGraphDef (.meta), frozen GraphDef, keras_metadata.pb, fingerprint.pb, and
+// the index of a checkpoint, which is a table of messages. It walks every node of
+// every graph and of every function in the library, and reports operators that
+// call Python, touch files or the network, or come from a native library, and
+// paths that lead out of the model's folder. Configurations of Keras objects are
+// handed on. Constants in the file are inert.
 //
-// None of these has a mark. A file is told by its structure: all its top fields
-// are those of the message, and what lies in them fits as well.
+// Of these only the table has a mark. A file is told by its structure: all its
+// top fields are those of the message, and what lies in them fits as well.
 package tensorflow
 
 import (
@@ -21,6 +22,7 @@ import (
 
 	"github.com/cavra/cavra/plugins/formats/content"
 	"github.com/cavra/cavra/plugins/formats/protowire"
+	"github.com/cavra/cavra/plugins/formats/tensor"
 	"github.com/cavra/cavra/plugins/formats/window"
 )
 
@@ -39,7 +41,7 @@ const class = "tensorflow"
 // Rules lists the rules that Scan may name.
 func Rules() []string {
 	return []string{
-		"archive.limit", "model.limit", "tf.malformed", "tf.op.custom", "tf.op.file.read", "tf.op.file.write",
+		"archive.entry.hidden", "archive.limit", "model.limit", tensor.RuleOdd, tensor.RulePath, "tf.malformed", "tf.op.custom", "tf.op.file.read", "tf.op.file.write",
 		"tf.op.network", "tf.op.python", "tf.path.outside",
 	}
 }

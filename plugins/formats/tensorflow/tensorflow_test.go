@@ -148,6 +148,7 @@ func TestScan(t *testing.T) {
 func FuzzScan(f *testing.F) {
 	f.Add([]byte(saved(constant("c", "/x")+node("r", "SaveV2", input("c"))+function("f", node("p", "PyFunc")), field(6, field(2, "../x")))))
 	f.Add([]byte(field(1, number(2, 1), field(3, "root"), field(4, "_tf_keras_layer"), field(5, `{"class_name":"Lambda"}`))))
+	f.Add([]byte(table(block("", number(1, 1), "w", number(1, 1)+number(5, 8)), "")))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		r := scan(t, b)
 		if coverage.Sum(r.Coverage).Bytes != int64(len(b)) {
