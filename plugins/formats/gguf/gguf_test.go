@@ -180,7 +180,12 @@ func TestFaults(t *testing.T) {
 			w.text("{{ messages }}")
 			w.entry("a", 4)
 			w.u32(1)
-		}, "gguf incomplete"},
+		}, "gguf"},
+		{"chat template that reaches out", func(w *writer) {
+			w.begin(0, 1)
+			w.entry("tokenizer.chat_template", 8)
+			w.text("{{ ().__class__.__base__.__subclasses__() }}")
+		}, "gguf template.injection"},
 		{"five dimensions", func(w *writer) { w.begin(1, 0); w.tensor("a", 0, 0, 1, 1, 1, 1, 1) }, "gguf incomplete gguf.overflow"},
 		{"shape overflows", func(w *writer) { w.begin(1, 0); w.tensor("a", 0, 0, 1<<32, 1<<32) }, "gguf incomplete gguf.overflow"},
 		{"size overflows", func(w *writer) { w.begin(1, 0); w.tensor("a", 0, 0, 1<<62) }, "gguf incomplete gguf.overflow"},
