@@ -110,6 +110,8 @@ type scan struct {
 	order     binary.ByteOrder
 	version   uint32
 	alignment int64
+	// holes counts the parts between tensors that are no padding.
+	holes int
 }
 
 func (s *scan) run(ctx context.Context) error {

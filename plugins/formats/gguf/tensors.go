@@ -14,6 +14,10 @@ import (
 // maxDims is the number of dimensions that readers have room for.
 const maxDims = 4
 
+// maxHoles bounds the parts between tensors that are looked at. Honest files have
+// none but padding.
+const maxHoles = 1000
+
 // block is how many items a type stores together, and in how many bytes.
 type block struct{ items, bytes int64 }
 
@@ -163,6 +167,11 @@ func (s *scan) data(ctx context.Context, list []description) error {
 		} else if err := s.gap(ctx, at, start); err != nil {
 			return err
 		}
+		if s.holes > maxHoles {
+			s.Found("model.limit", ID, d.at, "too many holes")
+			s.Unread(min(start, s.Size), s.Size, predicate.LimitMembers)
+			return nil
+		}
 		if d.known {
 			s.Inert(max(start, at), end)
 		} else {
@@ -199,9 +208,11 @@ func (s *scan) gap(ctx context.Context, start, end int64) error {
 			return err
 		}
 		if zero {
-			s.Parsed(part[0], part[1])
+			// As the tensors, so that an honest file has one range and not thousands.
+			s.Inert(part[0], part[1])
 			continue
 		}
+		s.holes++
 		s.Found("archive.entry.hidden", ID, part[0], "bytes between tensors")
 		if _, err := s.Enter(ctx, s.Part(part[0], part[1])); err != nil {
 			return err

@@ -23,8 +23,9 @@ var (
 const (
 	// maxDepth is the depth that protobuf's own readers allow.
 	maxDepth = 100
-	// maxFields bounds the work: some seconds.
-	maxFields = 40_000_000
+	// maxFields bounds the work: two seconds or so. A graph of a hundred thousand
+	// nodes has some million.
+	maxFields = 20_000_000
 	// maxNumber is the largest number that a field may have.
 	maxNumber = 1<<29 - 1
 	// bulk is the size in bytes from which data is claimed as inert for itself.

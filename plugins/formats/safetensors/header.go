@@ -18,6 +18,10 @@ import (
 // hundred thousand at most.
 const maxTensors = 1_000_000
 
+// maxHoles bounds the parts between tensors that are looked at. The format allows
+// none.
+const maxHoles = 1000
+
 var errTooMany = errors.New("too many tensors")
 
 // bits are the sizes of the element types that the format knows.
@@ -152,10 +156,15 @@ func (i info) check() string {
 // between and behind them.
 func scanTensors(ctx context.Context, v *content.Visit, base int64, tensors []extent) error {
 	slices.SortFunc(tensors, func(a, b extent) int { return cmp.Or(cmp.Compare(a.start, b.start), cmp.Compare(a.end, b.end)) })
-	size, at := v.Size-base, int64(0)
+	size, at, holes := v.Size-base, int64(0), 0
 	for _, t := range tensors {
 		switch {
 		case t.start > at:
+			if holes++; holes > maxHoles {
+				v.Found("model.limit", ID, base+at, "too many holes")
+				v.Unread(base+min(at, size), v.Size, predicate.LimitMembers)
+				return nil
+			}
 			if err := hole(ctx, v, base+at, base+min(t.start, size)); err != nil {
 				return err
 			}

@@ -7,6 +7,7 @@ package strictjson
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"unicode/utf16"
 	"unicode/utf8"
@@ -103,7 +104,7 @@ func (r *Reader) Object(member func(key string, at int) error) error {
 	if r.take('}') {
 		return nil
 	}
-	var seen map[string]struct{}
+	var seen keys
 	for {
 		r.Space()
 		at := r.at
@@ -114,14 +115,8 @@ func (r *Reader) Object(member func(key string, at int) error) error {
 		if !r.take(':') {
 			return r.fail("no colon")
 		}
-		if r.Duplicate != nil {
-			if seen == nil {
-				seen = make(map[string]struct{})
-			}
-			if _, twice := seen[key]; twice {
-				r.Duplicate(key, at)
-			}
-			seen[key] = struct{}{}
+		if r.Duplicate != nil && seen.add(key) {
+			r.Duplicate(key, at)
 		}
 		if err := member(key, at); err != nil {
 			return err
@@ -133,6 +128,32 @@ func (r *Reader) Object(member func(key string, at int) error) error {
 			return r.fail("no comma")
 		}
 	}
+}
+
+// keys are those that an object has had: the first few in a list, since most
+// objects have no more.
+type keys struct {
+	few  [8]string
+	n    int
+	many map[string]struct{}
+}
+
+// add adds a key, and reports whether it was there.
+func (k *keys) add(key string) bool {
+	if slices.Contains(k.few[:k.n], key) {
+		return true
+	}
+	if k.n < len(k.few) {
+		k.few[k.n] = key
+		k.n++
+		return false
+	}
+	if k.many == nil {
+		k.many = make(map[string]struct{})
+	}
+	_, twice := k.many[key]
+	k.many[key] = struct{}{}
+	return twice
 }
 
 // Array reads an array. The function is called at each value, which it must read.

@@ -59,6 +59,8 @@ type scan struct {
 	outer     outer
 	inert     []flatbuffer.Extent
 	beyond    []flatbuffer.Extent
+	// holes counts the parts between objects that are no padding.
+	holes int
 }
 
 // Begin implements flatbuffer.Visitor.

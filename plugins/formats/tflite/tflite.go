@@ -25,6 +25,10 @@ const ID = "tflite"
 
 const mark = "TFL3"
 
+// maxHoles bounds the parts between objects that are looked at. Honest files have
+// none but padding.
+const maxHoles = 1000
+
 // Rules lists the rules that Scan may name, besides those of TensorFlow's
 // operators and of archives.
 func Rules() []string {
@@ -92,6 +96,11 @@ func (s *scan) account(ctx context.Context, objects []flatbuffer.Extent, unknown
 	s.inert = sorted(s.inert)
 	at := int64(0)
 	for _, e := range covered {
+		if s.holes > maxHoles {
+			s.v.Found("model.limit", ID, at, "too many holes")
+			s.v.Unread(at, s.v.Size, predicate.LimitMembers)
+			return nil
+		}
 		if err := s.gap(ctx, at, e.Start, unknown); err != nil {
 			return err
 		}
@@ -132,6 +141,7 @@ func (s *scan) gap(ctx context.Context, start, end int64, unknown bool) error {
 		s.v.Unread(start, end, predicate.UnknownFormat)
 		return nil
 	}
+	s.holes++
 	s.v.Found("archive.entry.hidden", ID, start, "bytes between objects")
 	_, err = s.v.Enter(ctx, s.v.Part(start, end))
 	return err
