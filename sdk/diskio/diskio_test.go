@@ -154,6 +154,53 @@ func TestLock(t *testing.T) {
 	}
 }
 
+func TestLockTellsItsOwner(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "lock")
+	if _, err := diskio.LockShared(name); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a share of what is not there: %v", err)
+	}
+	ids := map[string]bool{}
+	for range 2 {
+		unlock, err := diskio.Lock(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := diskio.LockShared(name); !errors.Is(err, diskio.ErrLocked) {
+			t.Errorf("a share of what is taken: %v", err)
+		}
+		owner, ok, err := diskio.OwnerOf(name)
+		if err != nil || !ok || owner.PID != os.Getpid() || owner.ID == "" || ids[owner.ID] {
+			t.Errorf("owner %+v, %v, %v", owner, ok, err)
+		}
+		ids[owner.ID] = true
+		if err := unlock(); err != nil {
+			t.Fatal(err)
+		}
+		if owner, ok, err := diskio.OwnerOf(name); ok || err != nil {
+			t.Errorf("owner of what is free: %+v, %v", owner, err)
+		}
+	}
+	var shares []func() error
+	for range 2 {
+		share, err := diskio.LockShared(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		shares = append(shares, share)
+	}
+	if _, err := diskio.Lock(name); !errors.Is(err, diskio.ErrLocked) {
+		t.Errorf("what is shared was taken: %v", err)
+	}
+	if owner, ok, err := diskio.OwnerOf(name); ok || err != nil {
+		t.Errorf("owner of what is shared: %+v, %v", owner, err)
+	}
+	for _, give := range shares {
+		if err := give(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 func TestLog(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "log")
 	write(t, name, "keep and cut")

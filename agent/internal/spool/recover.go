@@ -28,7 +28,7 @@ func Open(cfg Config, fresh bool) (*Spool, error) {
 	if err := diskio.MakeDir(cfg.FS, cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("open spool: %w", err)
 	}
-	unlock, err := diskio.Lock(filepath.Join(cfg.Dir, "lock"))
+	unlock, err := diskio.Lock(filepath.Join(cfg.Dir, lockName))
 	if err != nil {
 		if errors.Is(err, diskio.ErrLocked) {
 			err = fmt.Errorf("%w: is another agent running on this folder?", err)

@@ -146,7 +146,10 @@ type Spool struct {
 }
 
 // Place is a statement's position: the epoch first, then the sequence.
-type Place struct{ Epoch, Sequence uint64 }
+type Place struct {
+	Epoch    uint64 `json:"epoch"`
+	Sequence uint64 `json:"sequence"`
+}
 
 // Before reports whether p is before q.
 func (p Place) Before(q Place) bool {
@@ -157,19 +160,23 @@ func (p Place) Before(q Place) bool {
 type Stats struct {
 	Head  chain.Head
 	Epoch uint64
+	// Acked is up to where the broker has acknowledged.
+	Acked Place
 	// Statements and Bytes are what is signed and not acknowledged.
 	Statements, Bytes uint64
 	// Disk is what the folder takes of the bound, in bytes.
 	Disk, MaxBytes int64
 	// FullSince is when Append began to wait for room; zero when it does not.
 	FullSince time.Time
+	// Damaged segments were found by Look; an open spool has none.
+	Damaged int
 }
 
 // Stats tells how the spool stands.
 func (s *Spool) Stats() Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	out := Stats{Head: s.head, Epoch: s.cfg.Chain.Epoch, Disk: s.disk(), MaxBytes: s.cfg.MaxBytes, FullSince: s.full}
+	out := Stats{Head: s.head, Epoch: s.cfg.Chain.Epoch, Acked: s.acked, Disk: s.disk(), MaxBytes: s.cfg.MaxBytes, FullSince: s.full}
 	for _, g := range s.segments {
 		n, b := g.after(s.acked)
 		out.Statements += n
