@@ -55,9 +55,11 @@ type Agent struct {
 	spool     *spool.Spool
 	publisher *publish.Publisher
 	started   time.Time
-	// lastRound is when the last round ended, in milliseconds since 1970; 0 for
-	// none.
-	lastRound atomic.Int64
+	// owner is what this run calls itself in the spool's lock.
+	owner string
+	// lastRound is when the last round ended, and lastAck when the brokers last
+	// acknowledged something, in milliseconds since 1970; 0 for never.
+	lastRound, lastAck atomic.Int64
 }
 
 // Open loads the identity, opens the spool and starts the plugins. Close the
@@ -79,12 +81,17 @@ func (a *Agent) open(ctx context.Context) error {
 		return err
 	}
 	a.publisher, err = publish.New(publish.Config{
-		Source: source{a.spool}, Tenant: a.identity.Tenant, Agent: a.identity.Agent,
+		Source: source{a.spool, &a.lastAck}, Tenant: a.identity.Tenant, Agent: a.identity.Agent,
 		Access: publish.Access(a.identity.Kafka), Log: a.cfg.Log,
 	})
 	if err != nil {
 		return err
 	}
+	if err := a.recall(); err != nil {
+		return err
+	}
+	// Measuring and starting the plugins takes a while, and somebody may ask.
+	a.say(ctx, a.standing())
 	return a.openPlugins(ctx)
 }
 
@@ -201,6 +208,7 @@ func (a *Agent) Close() error {
 
 // Run goes round after round until ctx ends, and returns nil then.
 func (a *Agent) Run(ctx context.Context) error {
+	defer func() { a.say(ctx, a.standing()) }()
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return a.publisher.Run(ctx) })
 	group.Go(func() error { return a.rounds(ctx) })
@@ -218,8 +226,10 @@ var errDone = errors.New("the round is done")
 // RunOnce does one round, publishes everything, and returns once the broker has
 // acknowledged it, or once the brokers refuse what only a person can mend.
 func (a *Agent) RunOnce(ctx context.Context) error {
+	defer func() { a.say(ctx, a.standing()) }()
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return a.publisher.RunUntilRefused(ctx) })
+	group.Go(func() error { return a.stands(ctx) })
 	group.Go(func() error {
 		if err := a.round(ctx); err != nil {
 			return err
@@ -289,10 +299,7 @@ func (a *Agent) beat(ctx context.Context) error {
 		AgentVersion: a.cfg.Version, RulesetVersion: a.maker.Ruleset.Version, Plugins: a.programs(), Sandbox: a.layers(),
 		StartedAt: predicate.At(a.started), SpoolStatements: stats.Statements, SpoolBytes: stats.Bytes,
 	}
-	if at := a.lastRound.Load(); at > 0 {
-		ended := predicate.At(time.UnixMilli(at))
-		h.LastRoundAt = &ended
-	}
+	h.LastRoundAt = milli(a.lastRound.Load())
 	_, err := a.spool.Append(ctx, h)
 	return err
 }
@@ -307,7 +314,11 @@ func (a *Agent) inspector(connector string) (*inspect.Inspector, error) {
 }
 
 // source hands the spool's statements to the publisher.
-type source struct{ spool *spool.Spool }
+type source struct {
+	spool *spool.Spool
+	// acked gets the time of each acknowledgement.
+	acked *atomic.Int64
+}
 
 func (s source) Next(ctx context.Context, most, mostBytes int) (publish.Batch, error) {
 	entries, err := s.spool.Next(ctx, most, mostBytes)
@@ -316,6 +327,7 @@ func (s source) Next(ctx context.Context, most, mostBytes int) (publish.Batch, e
 	}
 	batch := publish.Batch{Done: func() error {
 		faultpoint.Hit("broker-acked")
+		s.acked.Store(time.Now().UnixMilli())
 		return s.spool.Ack(entries[len(entries)-1].Place)
 	}}
 	for _, e := range entries {

@@ -76,8 +76,9 @@ func (r *round) run(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	if listing.Err != nil {
-		r.agent.cfg.Log.ErrorContext(ctx, "the listing is not complete: nothing is closed by this round", slog.Any("error", listing.Err))
+	if !listing.Complete() {
+		r.agent.cfg.Log.ErrorContext(ctx, "the listing is not complete: nothing is closed by this round", slog.Any("error", listing.Err),
+			slog.Int("unreadable", len(listing.Hidden)), slog.String("first", first(listing.Hidden)))
 	}
 	inspector, err := r.agent.inspector(r.scope.Connector)
 	if err != nil {
@@ -92,16 +93,20 @@ func (r *round) run(ctx context.Context) error {
 	if err := r.tell(ctx, listing, started); err != nil {
 		return err
 	}
-	if listing.Err != nil {
-		// What was not listed may still be there, and need not be scanned again.
-		for key, m := range r.seen.Marks {
-			if _, listed := r.marks[key]; !listed {
-				r.marks[key] = m
-			}
+	for key, m := range r.seen.Marks {
+		if _, listed := r.marks[key]; !listed && listing.MayHold(key) {
+			r.marks[key] = m // it need not be scanned again
 		}
 	}
 	r.seen.Marks = r.marks
 	return r.seen.Save(r.seenFile, r.agent.maker.Ruleset.Digest)
+}
+
+func first(paths []string) string {
+	if len(paths) == 0 {
+		return ""
+	}
+	return paths[0]
 }
 
 // work yields the items that are new or changed; the others keep their mark.
@@ -200,7 +205,7 @@ func (r *round) tell(ctx context.Context, l *discover.Listing, listed time.Time)
 	state, err := json.Marshal(struct {
 		Complete bool
 		Refs     []sign.Reference
-	}{l.Err == nil, refs})
+	}{l.Complete(), refs})
 	if err != nil {
 		return fmt.Errorf("compare inventory: %w", err)
 	}
@@ -213,7 +218,7 @@ func (r *round) tell(ctx context.Context, l *discover.Listing, listed time.Time)
 	if err != nil {
 		return err
 	}
-	statements := append(bundles, r.agent.maker.Inventory(r.scope.Connector, l.Root, id, listed, l.Err == nil, refs)...)
+	statements := append(bundles, r.agent.maker.Inventory(r.scope.Connector, l.Root, id, listed, l.Complete(), refs)...)
 	if _, err := r.agent.spool.Append(ctx, statements...); err != nil {
 		return err
 	}

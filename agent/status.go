@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -14,41 +15,70 @@ import (
 	"github.com/cavra/cavra/agent/internal/publish"
 	"github.com/cavra/cavra/agent/internal/spool"
 	"github.com/cavra/cavra/schemas/predicate"
+	"github.com/cavra/cavra/sdk/chain"
 	"github.com/cavra/cavra/sdk/diskio"
 )
 
 // Status is how an agent stands.
 type Status struct {
-	Tenant string           `json:"tenant"`
-	Agent  string           `json:"agent"`
-	Server string           `json:"server"`
-	KeyID  predicate.Digest `json:"key_id"`
-	// Privacy says which names leave in the clear.
-	Privacy predicate.Privacy `json:"privacy"`
+	Tenant string `json:"tenant"`
+	Agent  string `json:"agent"`
+	Server string `json:"server"`
 	Standing
 	// Brokers is BrokersReady, or what stands between this agent and its topic
 	// and what to do about it.
 	Brokers string `json:"brokers"`
 }
 
-// Standing is the part of a Status that only the process which has the spool
-// open knows. A running agent writes it down.
+// Standing is the part of a Status that the process knows which has the spool
+// open. A running agent writes it down; when none runs, it is read from the
+// spool.
 type Standing struct {
 	// Running is the process that runs over the folder; 0 when none does.
 	Running int `json:"running_pid,omitempty"`
-	// AsOf is when it stood so.
+	// Owner tells this run from one before it whose process had the same number.
+	Owner string           `json:"owner,omitempty"`
+	KeyID predicate.Digest `json:"key_id"`
+	// Privacy says which names leave in the clear. With which one an agent runs,
+	// it says itself: its configuration may have changed since.
+	Privacy predicate.Privacy `json:"privacy"`
+	// AsOf is when it stood so. A running agent says so anew within sayEvery,
+	// whatever changes.
 	AsOf     predicate.Time   `json:"as_of"`
 	Epoch    uint64           `json:"epoch"`
 	Sequence uint64           `json:"sequence"`
 	Head     predicate.Digest `json:"head,omitempty"`
-	// Waiting statements are signed and not acknowledged.
-	Waiting  uint64 `json:"waiting"`
-	Bytes    int64  `json:"disk_bytes"`
-	MaxBytes int64  `json:"max_bytes"`
+	// Acknowledged is up to which statement the brokers have acknowledged.
+	Acknowledged spool.Place `json:"acknowledged"`
+	// Waiting statements, of so many bytes, are signed and not acknowledged.
+	Waiting      uint64 `json:"waiting"`
+	WaitingBytes uint64 `json:"waiting_bytes"`
+	// Bytes are what the spool takes on the disk, of MaxBytes.
+	Bytes    int64 `json:"disk_bytes"`
+	MaxBytes int64 `json:"max_bytes"`
 	// FullSince is when scanning began to wait for room in the spool.
 	FullSince *predicate.Time `json:"full_since,omitempty"`
-	// LastRound is when a running agent's last round ended.
+	// Damaged segments of the spool are mended when an agent starts. Until then
+	// nobody knows more than what stands before the damage.
+	Damaged int `json:"damaged_segments,omitempty"`
+	Remembered
+	// Trouble is what a running agent's publisher last met with that is not over.
+	Trouble *Trouble `json:"publish_error,omitempty"`
+}
+
+// Remembered is what an agent remembers over its end. An agent that is killed
+// forgets what came in its last moments: less than sayEvery.
+type Remembered struct {
+	// LastRound is when the last round ended.
 	LastRound *predicate.Time `json:"last_round_at,omitempty"`
+	// LastAck is when the brokers last acknowledged something.
+	LastAck *predicate.Time `json:"last_acknowledged_at,omitempty"`
+}
+
+// Trouble is an error that keeps statements from being delivered.
+type Trouble struct {
+	Since predicate.Time `json:"since"`
+	Error string         `json:"error"`
 }
 
 // BrokersReady says that the brokers take this agent's login and know its topic.
@@ -57,10 +87,12 @@ const BrokersReady = "ready"
 const (
 	// checkTimeout bounds the question to the brokers.
 	checkTimeout = 10 * time.Second
-	// standingFile is where a running agent writes how it stands, and
-	// standingEvery how often it looks whether that has changed.
+	// standingFile is where a running agent writes how it stands, standingEvery
+	// how often it looks whether that has changed, and sayEvery how often it
+	// writes it in any case.
 	standingFile  = "status.json"
 	standingEvery = 2 * time.Second
+	sayEvery      = 30 * time.Second
 	maxStanding   = 64 << 10
 )
 
@@ -68,22 +100,14 @@ const (
 var ErrRunning = errors.New("the folder is in use")
 
 // StatusOf says how the agent of a folder stands, whether one runs over it or
-// not, and asks the brokers.
+// not, and asks the brokers. It changes nothing in the folder.
 func StatusOf(ctx context.Context, cfg Config) (Status, error) {
 	id, err := enrol.Load(cfg.Dir)
 	if err != nil {
 		return Status{}, err
 	}
-	out := Status{Tenant: id.Tenant, Agent: id.Agent, Server: id.Server, KeyID: id.KeyID, Privacy: cfg.Settings.Privacy, Brokers: BrokersReady}
-	s, err := spoolOf(cfg, id)
-	switch {
-	case err == nil:
-		out.Standing = standingOf(s.Stats())
-		err = s.Close()
-	case errors.Is(err, diskio.ErrLocked):
-		out.Standing, err = readStanding(cfg.Dir)
-	}
-	if err != nil {
+	out := Status{Tenant: id.Tenant, Agent: id.Agent, Server: id.Server, Brokers: BrokersReady}
+	if out.Standing, err = findStanding(ctx, cfg, id); err != nil {
 		return Status{}, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
@@ -94,60 +118,132 @@ func StatusOf(ctx context.Context, cfg Config) (Status, error) {
 	return out, nil
 }
 
-func standingOf(st spool.Stats) Standing {
-	out := Standing{
-		AsOf: predicate.At(time.Now()), Epoch: st.Epoch, Sequence: st.Head.Sequence, Head: st.Head.Digest,
-		Waiting: st.Statements, Bytes: st.Disk, MaxBytes: st.MaxBytes,
+// findStanding reads the spool while no agent runs, and what the agent that runs
+// has written. What another run has written counts for neither.
+func findStanding(ctx context.Context, cfg Config, id enrol.Loaded) (Standing, error) {
+	limit, tick := time.NewTimer(takePatience), time.NewTicker(takePatience/30)
+	defer limit.Stop()
+	defer tick.Stop()
+	dir := filepath.Join(cfg.Dir, SpoolDir)
+	var before diskio.Owner
+	for {
+		stats, err := spool.Look(dir, cfg.Settings.Spool.MaxBytes)
+		if err == nil {
+			return atRest(cfg, stats, id)
+		}
+		if !errors.Is(err, diskio.ErrLocked) {
+			return Standing{}, err
+		}
+		owner, ok, err := spool.OwnerOf(dir)
+		if err != nil {
+			return Standing{}, err
+		}
+		// Who takes the lock needs a moment to write who it is: the word of one
+		// that was there before, too, counts.
+		if ok && owner == before {
+			s, found, err := readStanding(cfg.Dir)
+			if err != nil || found && s.Owner == owner.ID {
+				return s, err
+			}
+		}
+		before = owner
+		select {
+		case <-tick.C:
+		case <-limit.C:
+			return Standing{}, fmt.Errorf("%w by process %d, which has not said yet how it stands: ask again in a moment", ErrRunning, before.PID)
+		case <-ctx.Done():
+			return Standing{}, ctx.Err()
+		}
 	}
-	if !st.FullSince.IsZero() {
-		since := predicate.At(st.FullSince)
-		out.FullSince = &since
-	}
-	return out
 }
 
-// readStanding reads what the process that has the folder in use has written.
-func readStanding(dir string) (Standing, error) {
-	b, err := os.ReadFile(filepath.Join(dir, standingFile))
+// atRest is how an agent stands that does not run.
+func atRest(cfg Config, stats spool.Stats, id enrol.Loaded) (Standing, error) {
+	if stats.Epoch < id.Epoch {
+		stats.Epoch, stats.Head = id.Epoch, chain.Head{} // enrolled, and not begun
+	}
+	out := standingOf(stats)
+	out.KeyID, out.Privacy = id.KeyID, cfg.Settings.Privacy
+	last, _, err := readStanding(cfg.Dir)
+	out.Remembered = last.Remembered
+	return out, err
+}
+
+func standingOf(st spool.Stats) Standing {
+	return Standing{
+		AsOf: predicate.At(time.Now()), Epoch: st.Epoch, Sequence: st.Head.Sequence, Head: st.Head.Digest, Acknowledged: st.Acked,
+		Waiting: st.Statements, WaitingBytes: st.Bytes, Bytes: st.Disk, MaxBytes: st.MaxBytes, FullSince: moment(st.FullSince), Damaged: st.Damaged,
+	}
+}
+
+// moment is a time, or nil when there is none.
+func moment(t time.Time) *predicate.Time {
+	if t.IsZero() {
+		return nil
+	}
+	at := predicate.At(t)
+	return &at
+}
+
+// readStanding reads what the last agent has written that ran over the folder.
+func readStanding(dir string) (s Standing, found bool, err error) {
+	b, err := diskio.ReadFile(filepath.Join(dir, standingFile), maxStanding)
 	if errors.Is(err, os.ErrNotExist) {
-		return Standing{}, fmt.Errorf("%w by a process that has not yet said how it stands: ask again in a moment", ErrRunning)
+		return Standing{}, false, nil
 	}
-	if err == nil && len(b) > maxStanding {
-		err = fmt.Errorf("larger than %d bytes", maxStanding)
-	}
-	var out Standing
 	if err == nil {
-		err = json.Unmarshal(b, &out)
+		err = json.Unmarshal(b, &s)
 	}
 	if err != nil {
-		return Standing{}, fmt.Errorf("read status of the running agent: %w", err)
+		return Standing{}, false, fmt.Errorf("read the agent's own word of how it stands: %w (it may be deleted: a running agent writes it anew)", err)
 	}
-	return out, nil
+	return s, true, nil
 }
 
 // inUse names the process that has the folder in use.
 func inUse(dir string) error {
-	if s, readErr := readStanding(dir); readErr == nil && s.Running > 0 {
-		return fmt.Errorf("%w: process %d runs an agent over %s: stop it first, or ask it with cavra agent status", ErrRunning, s.Running, dir)
+	owner, ok, err := spool.OwnerOf(filepath.Join(dir, SpoolDir))
+	switch {
+	case err != nil:
+		return errors.Join(fmt.Errorf("%w: %s", ErrRunning, dir), err)
+	case !ok:
+		return fmt.Errorf("%w: somebody reads the spool in %s: try again when that has ended", ErrRunning, dir)
 	}
-	return fmt.Errorf("%w: another cavra process is at work in %s: try again when it has ended", ErrRunning, dir)
+	return fmt.Errorf("%w: process %d runs an agent over %s: stop it first, or ask it with cavra agent status", ErrRunning, owner.PID, dir)
 }
 
-// stands writes down how the agent stands, whenever that has changed. It is for
-// people who ask: where it cannot be written, the agent goes on.
+// recall takes over what the agent before this one remembered.
+func (a *Agent) recall() error {
+	owner, ok, err := spool.OwnerOf(filepath.Join(a.cfg.Dir, SpoolDir))
+	if err != nil || !ok {
+		return fmt.Errorf("find own lock: %w", cmp.Or(err, errors.New("nobody has it")))
+	}
+	a.owner = owner.ID
+	last, _, err := readStanding(a.cfg.Dir)
+	if err != nil {
+		a.cfg.Log.Warn("when the last round ended is not known", slog.Any("error", err))
+	}
+	if last.LastRound != nil {
+		a.lastRound.Store(last.LastRound.Time().UnixMilli())
+	}
+	if last.LastAck != nil {
+		a.lastAck.Store(last.LastAck.Time().UnixMilli())
+	}
+	return nil
+}
+
+// stands writes down how the agent stands, whenever that has changed, until ctx
+// ends.
 func (a *Agent) stands(ctx context.Context) error {
 	tick := time.NewTicker(standingEvery)
 	defer tick.Stop()
-	var last Standing
+	var last []byte
+	var said time.Time
 	for {
 		now := a.standing()
-		now.AsOf, last.AsOf = predicate.Time{}, predicate.Time{}
-		if !same(now, last) {
-			last = now
-			now.AsOf = predicate.At(time.Now())
-			if err := a.writeStanding(now); err != nil {
-				a.cfg.Log.WarnContext(ctx, "cavra agent status will not see how this agent stands", slog.Any("error", err))
-			}
+		if b := now.unchanging(); string(b) != string(last) || time.Since(said) >= sayEvery {
+			last, said = b, time.Now()
+			a.say(ctx, now)
 		}
 		select {
 		case <-tick.C:
@@ -157,36 +253,43 @@ func (a *Agent) stands(ctx context.Context) error {
 	}
 }
 
-// same compares what is pointed to.
-func same(a, b Standing) bool {
-	at := func(t *predicate.Time) string {
-		if t == nil {
-			return ""
-		}
-		return t.String()
+// unchanging is a standing without the time at which it stood so.
+func (s Standing) unchanging() []byte {
+	s.AsOf = predicate.Time{}
+	b, err := json.Marshal(s)
+	if err != nil {
+		return nil // it is then said each time
 	}
-	equal := at(a.FullSince) == at(b.FullSince) && at(a.LastRound) == at(b.LastRound)
-	a.FullSince, a.LastRound, b.FullSince, b.LastRound = nil, nil, nil, nil
-	return equal && a == b
+	return b
 }
 
 func (a *Agent) standing() Standing {
 	out := standingOf(a.spool.Stats())
-	out.Running = os.Getpid()
-	if at := a.lastRound.Load(); at > 0 {
-		ended := predicate.At(time.UnixMilli(at))
-		out.LastRound = &ended
+	out.Running, out.Owner = os.Getpid(), a.owner
+	out.KeyID, out.Privacy = a.identity.KeyID, a.cfg.Settings.Privacy
+	out.LastRound, out.LastAck = milli(a.lastRound.Load()), milli(a.lastAck.Load())
+	if t := a.publisher.Trouble(); t != nil {
+		out.Trouble = &Trouble{Since: predicate.At(t.Since), Error: t.Err.Error()}
 	}
 	return out
 }
 
-func (a *Agent) writeStanding(s Standing) error {
+// milli is a moment in milliseconds since 1970; nil for none.
+func milli(at int64) *predicate.Time {
+	if at == 0 {
+		return nil
+	}
+	return moment(time.UnixMilli(at))
+}
+
+// say writes a standing down. It is for people who ask: where it cannot be
+// written, the agent goes on.
+func (a *Agent) say(ctx context.Context, s Standing) {
 	b, err := json.MarshalIndent(s, "", "  ")
 	if err == nil {
 		err = diskio.WriteFile(diskio.OS{}, filepath.Join(a.cfg.Dir, standingFile), append(b, '\n'), 0o600)
 	}
 	if err != nil {
-		return fmt.Errorf("write status: %w", err)
+		a.cfg.Log.WarnContext(ctx, "cavra agent status will not see how this agent stands", slog.Any("error", err))
 	}
-	return nil
 }

@@ -48,6 +48,22 @@ type Item struct {
 	Size int64
 	// Revision changes whenever the content may have changed.
 	Revision string
-	// Problem is why the item cannot be read, and empty when it can.
+	// Problem is why the item cannot be read, and empty when it can. With a
+	// Problem, a Revision says that the connector knows what the item is; without
+	// one it may be a folder, with items below that are not listed.
 	Problem Reason
+}
+
+// Hides reports whether there may be items below this one that the listing does
+// not show and another one may have shown.
+func (i Item) Hides() bool {
+	if i.Problem == "" || i.Revision != "" {
+		return false
+	}
+	switch i.Problem {
+	case predicate.NotRegular, predicate.NotFound, predicate.LimitDepth:
+		// There is nothing below, or never was anything that could be listed.
+		return false
+	}
+	return true
 }

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/goccy/go-yaml"
@@ -215,8 +216,13 @@ func logger(w io.Writer, format string) (*slog.Logger, error) {
 func newAgentStatus() *cobra.Command {
 	var dir, format string
 	cmd := &cobra.Command{
-		Use:     "status",
-		Short:   "Show where the chain stands, what waits, and whether the brokers take it",
+		Use:   "status",
+		Short: "Show where the chain stands, what waits, and whether the brokers take it",
+		Long: `Show where the chain stands, what waits, and whether the brokers take it, while
+the agent runs and while it does not. It changes nothing in the folder.
+
+Exit codes: 0 it could be told; 1 a process that has only just started has the
+folder in use, so ask again; 2 wrong usage or configuration.`,
 		Example: "  cavra agent status --dir /var/lib/cavra\n  cavra agent status --dir /var/lib/cavra --format json",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -226,6 +232,9 @@ func newAgentStatus() *cobra.Command {
 			}
 			log := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
 			s, err := agent.StatusOf(cmd.Context(), agent.Config{Dir: dir, Settings: settings, Version: version, Log: log})
+			if errors.Is(err, agent.ErrRunning) {
+				return &exitError{exitFindings, err}
+			}
 			if err != nil {
 				return err
 			}
@@ -245,30 +254,46 @@ func newAgentStatus() *cobra.Command {
 	return cmd
 }
 
+// showStatus writes a line for each thing, the odd ones only where they are.
 func showStatus(w io.Writer, s agent.Status) error {
+	when := func(t *predicate.Time, none string) string {
+		if t == nil {
+			return none
+		}
+		return t.String()
+	}
 	running := "no"
 	if s.Running > 0 {
 		running = fmt.Sprintf("process %d, as of %s", s.Running, s.AsOf)
 	}
-	round := "not known"
-	if s.LastRound != nil {
-		round = s.LastRound.String()
+	lines := [][2]string{
+		{"agent", fmt.Sprintf("%s of tenant %s", s.Agent, s.Tenant)},
+		{"aggregator", s.Server},
+		{"key", string(s.KeyID)},
+		{"names", string(s.Privacy)},
+		{"running", running},
+		{"last round", when(s.LastRound, "none has ended")},
+		{"epoch", strconv.FormatUint(s.Epoch, 10)},
+		{"sequence", strconv.FormatUint(s.Sequence, 10)},
+		{"acknowledged", fmt.Sprintf("sequence %d of epoch %d", s.Acknowledged.Sequence, s.Acknowledged.Epoch)},
+		{"last ack", when(s.LastAck, "none")},
+		{"waiting", fmt.Sprintf("%d statements, %d bytes", s.Waiting, s.WaitingBytes)},
+		{"disk", fmt.Sprintf("%d of %d bytes", s.Bytes, s.MaxBytes)},
 	}
-	full := ""
 	if s.FullSince != nil {
-		full = ", full since " + s.FullSince.String() + ": scanning waits for the brokers"
+		lines = append(lines, [2]string{"full since", s.FullSince.String() + ": scanning waits for the brokers"})
 	}
-	_, err := fmt.Fprintf(w, `agent       %s of tenant %s
-aggregator  %s
-key         %s
-names       %s
-running     %s
-last round  %s
-epoch       %d
-sequence    %d
-waiting     %d statements
-disk        %d of %d bytes%s
-brokers     %s
-`, s.Agent, s.Tenant, s.Server, s.KeyID, s.Privacy, running, round, s.Epoch, s.Sequence, s.Waiting, s.Bytes, s.MaxBytes, full, s.Brokers)
+	if s.Damaged > 0 {
+		lines = append(lines, [2]string{"damaged", fmt.Sprintf("%d segments: only what stands before the damage is counted here; the agent mends it when it starts", s.Damaged)})
+	}
+	if s.Trouble != nil {
+		lines = append(lines, [2]string{"not sent", fmt.Sprintf("since %s: %s", s.Trouble.Since, s.Trouble.Error)})
+	}
+	lines = append(lines, [2]string{"brokers", s.Brokers})
+	var b strings.Builder
+	for _, l := range lines {
+		fmt.Fprintf(&b, "%-13s %s\n", l[0], l[1])
+	}
+	_, err := io.WriteString(w, b.String())
 	return err
 }

@@ -9,6 +9,8 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"slices"
+	"strings"
 
 	"github.com/cavra/cavra/sdk/artifact"
 )
@@ -57,8 +59,10 @@ type Listing struct {
 	Items []artifact.Item
 	// Bytes is the sum of the listed sizes.
 	Bytes int64
-	// Err says why the listing is not complete, and is nil when it is.
+	// Err says why the listing was not brought to its end, and is nil when it was.
 	Err error
+	// Hidden are the paths of items that may hide others, in ascending order.
+	Hidden []string
 
 	keys map[string]string
 }
@@ -74,11 +78,30 @@ func All(ctx context.Context, l Lister, root string, most int) *Listing {
 		}
 		out.Items = append(out.Items, item)
 		out.Bytes += item.Size
+		if item.Hides() {
+			out.Hidden = append(out.Hidden, item.Path)
+		}
 		if item.Bundle != "" && item.Problem == "" {
 			out.keys[item.Path] = item.Key
 		}
 	}
 	return out
+}
+
+// Complete reports whether what is not listed is not there.
+func (l *Listing) Complete() bool { return l.Err == nil && len(l.Hidden) == 0 }
+
+// MayHold reports whether something may be at path although it is not listed.
+func (l *Listing) MayHold(path string) bool {
+	if l.Err != nil {
+		return true
+	}
+	for i := strings.LastIndexByte(path, '/'); i > 0; i = strings.LastIndexByte(path[:i], '/') {
+		if _, hidden := slices.BinarySearch(l.Hidden, path[:i]); hidden {
+			return true
+		}
+	}
+	return false
 }
 
 // Locate tells the key of the readable file of a bundle at path.

@@ -6,6 +6,8 @@ import (
 	"iter"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/cavra/cavra/schemas/predicate"
 	"github.com/cavra/cavra/sdk/artifact"
 )
@@ -65,6 +67,38 @@ func TestAll(t *testing.T) {
 	for path, want := range map[string]string{"m/a": "ka", "m/b": "", "n": "", "x": ""} {
 		if key, ok := l.Locate(path); key != want || ok != (want != "") {
 			t.Errorf("%s: %q, %t", path, key, ok)
+		}
+	}
+}
+
+func TestWhatALockedFolderHides(t *testing.T) {
+	known := artifact.Item{Path: "closed", Revision: "1-2", Problem: predicate.PermissionDenied}
+	for name, tt := range map[string]struct {
+		items    []artifact.Item
+		err      error
+		complete bool
+		hides    []string
+	}{
+		"nothing":           {items: []artifact.Item{{Path: "a"}, known}, complete: true},
+		"no folders":        {items: []artifact.Item{{Path: "pipe", Problem: predicate.NotRegular}, {Path: "link", Problem: predicate.NotFound}}, complete: true},
+		"what is too deep":  {items: []artifact.Item{{Path: "a/b", Problem: predicate.LimitDepth}}, complete: true},
+		"a locked folder":   {items: []artifact.Item{{Path: "a/locked", Problem: predicate.PermissionDenied}}, hides: []string{"a/locked/x", "a/locked/y/z"}},
+		"a broken disk":     {items: []artifact.Item{{Path: "a", Problem: predicate.ReadFailed}}, hides: []string{"a/locked/x", "a/locked/y/z", "a/lockedx"}},
+		"a broken listing":  {err: errors.New("lost"), hides: []string{"a/locked/x", "a/locked/y/z", "a/lockedx", "b"}},
+		"another's folders": {items: []artifact.Item{{Path: "c", Problem: predicate.PermissionDenied}}},
+	} {
+		l := All(t.Context(), fixed{tt.items, tt.err}, "/r", 0)
+		if l.Complete() != tt.complete {
+			t.Errorf("%s: complete is %t", name, l.Complete())
+		}
+		var hides []string
+		for _, path := range []string{"a/locked/x", "a/locked/y/z", "a/lockedx", "b"} {
+			if l.MayHold(path) {
+				hides = append(hides, path)
+			}
+		}
+		if diff := cmp.Diff(tt.hides, hides); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
 		}
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"sync/atomic"
 	"time"
 
 	"github.com/segmentio/kafka-go"
@@ -99,6 +100,7 @@ type Publisher struct {
 	// broker takes less.
 	mostBytes int
 	standing  standing
+	trouble   atomic.Pointer[Trouble]
 }
 
 // New checks the access and connects to nothing. Close the Publisher.
@@ -210,6 +212,7 @@ func (p *Publisher) deliver(ctx context.Context, messages []kafka.Message, until
 		err := p.writer.WriteMessages(ctx, piece...)
 		if err == nil {
 			p.standing.delivered(ctx, p.cfg.Log)
+			p.trouble.Store(nil)
 			messages = messages[len(piece):]
 			continue
 		}
@@ -241,11 +244,25 @@ func (p *Publisher) failed(ctx context.Context, found error, untilRefused bool) 
 		return ctx.Err()
 	}
 	certain := p.standing.failed(ctx, p.cfg.Log, found)
+	if certain {
+		p.trouble.Store(&Trouble{Since: p.standing.since, Err: advised(found)})
+	}
 	if certain && untilRefused && !errors.Is(found, ErrAway) {
 		return advised(found)
 	}
 	return sleep(ctx, p.standing.pause(p.timing))
 }
+
+// Trouble is what keeps statements from being delivered.
+type Trouble struct {
+	Since time.Time
+	// Err is one of this package's, and says what to do.
+	Err error
+}
+
+// Trouble tells what stands in the way of delivery; nil when nothing is known
+// to. It may be called at any time.
+func (p *Publisher) Trouble() *Trouble { return p.trouble.Load() }
 
 // piece is as many of the messages as may go at once, at least one.
 func (p *Publisher) piece(messages []kafka.Message) []kafka.Message {
