@@ -33,10 +33,11 @@ func TestAKilledAgentLeavesNoPlugin(t *testing.T) {
 	w := embedded(t, folder(t), programs(t))
 	w.agent = w.enrol("agent")
 	w.must(w.agent.Launch(nil))
-	plugins := children(t, running(w, w.agent))
-	if len(plugins) < 2 {
-		t.Fatalf("the agent has the children %v, want a connector and a scanner", plugins)
-	}
+	pid, plugins := running(w, w.agent), []int(nil)
+	w.must(stack.Poll(w.within(20*time.Second), "a connector and a scanner", func(context.Context) (bool, string, error) {
+		plugins = children(t, pid)
+		return len(plugins) >= 2, fmt.Sprintf("the agent has the children %v", plugins), nil
+	}))
 	w.agent.Kill()
 	w.must(stack.Poll(w.within(10*time.Second), "the plugins' end", func(context.Context) (bool, string, error) {
 		var alive []int

@@ -38,7 +38,7 @@ ENGINE = {replacing}
 PARTITION BY toYYYYMM(received_at)
 ORDER BY (topic, partition, offset)
 TTL toDateTime(received_at) + INTERVAL {retention_days} DAY
-SETTINGS ttl_only_drop_parts = 1, non_replicated_deduplication_window = 1000;
+SETTINGS ttl_only_drop_parts = 1;
 
 -- What was refused, kept as it came, within a bound, for a person to look at.
 CREATE TABLE IF NOT EXISTS quarantine{on_cluster}
@@ -61,7 +61,7 @@ ENGINE = {replacing}
 PARTITION BY toYYYYMM(received_at)
 ORDER BY (tenant, topic, partition, offset)
 TTL toDateTime(received_at) + INTERVAL {retention_days} DAY
-SETTINGS ttl_only_drop_parts = 1, non_replicated_deduplication_window = 1000;
+SETTINGS ttl_only_drop_parts = 1;
 
 -- The statements themselves: the envelope is the evidence. Both sides of a fork
 -- are kept, since the digest is part of the key.
@@ -90,7 +90,7 @@ ENGINE = {replacing}
 PARTITION BY toYYYYMM(received_at)
 ORDER BY (tenant, agent, epoch, sequence, digest)
 TTL toDateTime(received_at) + INTERVAL {retention_days} DAY
-SETTINGS ttl_only_drop_parts = 1, non_replicated_deduplication_window = 1000;
+SETTINGS ttl_only_drop_parts = 1;
 
 -- One row for every scan statement.
 CREATE TABLE IF NOT EXISTS scans{on_cluster}
@@ -125,7 +125,7 @@ ENGINE = {replacing}
 PARTITION BY toYYYYMM(received_at)
 ORDER BY (tenant, artifact, statement)
 TTL toDateTime(received_at) + INTERVAL {retention_days} DAY
-SETTINGS ttl_only_drop_parts = 1, non_replicated_deduplication_window = 1000;
+SETTINGS ttl_only_drop_parts = 1;
 
 -- One row for every finding of every scan statement.
 CREATE TABLE IF NOT EXISTS findings{on_cluster}
@@ -145,7 +145,7 @@ ENGINE = {replacing}
 PARTITION BY toYYYYMM(received_at)
 ORDER BY (tenant, artifact, rule, location, statement)
 TTL toDateTime(received_at) + INTERVAL {retention_days} DAY
-SETTINGS ttl_only_drop_parts = 1, non_replicated_deduplication_window = 1000;
+SETTINGS ttl_only_drop_parts = 1;
 
 -- One row for every import of every scan statement. A keyed name is written as
 -- "hmac-sha256:…".
@@ -165,7 +165,7 @@ ENGINE = {replacing}
 PARTITION BY toYYYYMM(received_at)
 ORDER BY (tenant, artifact, module, name, how, judged, statement)
 TTL toDateTime(received_at) + INTERVAL {retention_days} DAY
-SETTINGS ttl_only_drop_parts = 1, non_replicated_deduplication_window = 1000;
+SETTINGS ttl_only_drop_parts = 1;
 
 -- One row for every part of every inventory round.
 CREATE TABLE IF NOT EXISTS inventories{on_cluster}
@@ -189,7 +189,7 @@ ENGINE = {replacing}
 PARTITION BY toYYYYMM(received_at)
 ORDER BY (tenant, agent, registry, root, round, part, statement)
 TTL toDateTime(received_at) + INTERVAL {retention_days} DAY
-SETTINGS ttl_only_drop_parts = 1, non_replicated_deduplication_window = 1000;
+SETTINGS ttl_only_drop_parts = 1;
 
 -- One row for every reference of every inventory round. Names are written
 -- plain, or as "hmac-sha256:…".
@@ -217,7 +217,7 @@ ENGINE = {replacing}
 PARTITION BY toYYYYMM(received_at)
 ORDER BY (tenant, agent, registry, root, name, version, path, round, statement, artifact, bundle, problem)
 TTL toDateTime(received_at) + INTERVAL {retention_days} DAY
-SETTINGS ttl_only_drop_parts = 1, non_replicated_deduplication_window = 1000;
+SETTINGS ttl_only_drop_parts = 1;
 
 -- One row for every heartbeat, gap and epoch statement: what an agent says of
 -- itself.
@@ -249,4 +249,4 @@ ENGINE = {replacing}
 PARTITION BY toYYYYMM(received_at)
 ORDER BY (tenant, agent, epoch, sequence, statement)
 TTL toDateTime(received_at) + INTERVAL {retention_days} DAY
-SETTINGS ttl_only_drop_parts = 1, non_replicated_deduplication_window = 1000;
+SETTINGS ttl_only_drop_parts = 1;
