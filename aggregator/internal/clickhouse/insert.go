@@ -105,16 +105,16 @@ func (d *DB) insert(ctx context.Context, t table, b *row.Batch, token string) (e
 			err = fmt.Errorf("insert into %s: %w", t.name, err)
 		}
 	}()
-	// ClickHouse's memory of tokens is finite; the rows' keys are what
-	// makes a repetition harmless, and this only saves it work.
-	settings := clickhouse.Settings{
-		"insert_deduplicate":         1,
-		"insert_deduplication_token": token + "/" + t.name,
-	}
+	// The rows' keys make a repetition harmless; a token only saves work, and
+	// only where it is kept with the part. An unreplicated table writes it down
+	// before, and after a crash between the two drops the repetition as well.
 	if d.cfg.Cluster != "" {
-		settings["insert_quorum"] = "auto"
+		ctx = clickhouse.Context(ctx, clickhouse.WithSettings(clickhouse.Settings{
+			"insert_quorum":              "auto",
+			"insert_deduplicate":         1,
+			"insert_deduplication_token": token + "/" + t.name,
+		}))
 	}
-	ctx = clickhouse.Context(ctx, clickhouse.WithSettings(settings))
 	batch, err := d.conn.PrepareBatch(ctx, t.insertion())
 	if err != nil {
 		return err

@@ -33,7 +33,7 @@
 //     as Config.Queries (TestQueriesRunTogetherUpToTheLimit).
 //
 // A query that was running when the engine crashed gets an error and may or may
-// not have taken effect: repeat it with the same insert_deduplication_token.
+// not have taken effect: repeat it, into a table whose keys make that harmless.
 //
 // # What the engine can do
 //
@@ -47,7 +47,10 @@
 //     when they have it too and the insert sets
 //     deduplicate_blocks_in_dependent_materialized_views. Without the window it
 //     is accepted and does nothing (TestInsertDeduplicationToken). The window
-//     also drops an insert without a token whose rows equal a former one's.
+//     also drops an insert without a token whose rows equal a former one's. Use
+//     none where rows must survive a crash: the engine writes the token down before
+//     the part is in place, and when it is killed between the two (at the part's
+//     rename) the repetition is dropped as a duplicate of rows that are not there.
 //   - Parameters, {name:Type}, work with clickhouse.Named (TestParameters).
 //   - There is one user. CREATE USER, CREATE ROLE and CREATE ROW POLICY fail: the
 //     engine has no storage for them (TestUsersAndPoliciesHaveNoStorage). It does
