@@ -77,13 +77,13 @@ func newWorld(t *testing.T) *world {
 	}
 	w.told = make(chan struct{}, 1)
 	w.cfg = Config{Dir: t.TempDir(), Settings: config.Default(), Version: "0.1.0", Log: slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: slog.LevelError}))}
-	for name, b := range map[string][]byte{"key.pem": pem, enrol.NameKeyFile: make([]byte, 32)} {
+	for name, b := range map[string][]byte{"key-test.pem": pem, enrol.NameKeyFile: make([]byte, 32)} {
 		if err := os.WriteFile(filepath.Join(w.cfg.Dir, name), b, 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
 	w.id = enrol.Loaded{Key: key, Identity: enrol.Identity{
-		Tenant: "default", Agent: "a-1", Epoch: 1, EpochCause: predicate.Enrolled, KeyID: key.Public().ID(), KeyFile: "key.pem",
+		Tenant: "default", Agent: "a-1", Epoch: 1, EpochCause: predicate.Enrolled, KeyID: key.Public().ID(), KeyFile: "key-test.pem",
 		Kafka: enrol.Access{
 			Brokers: []string{fmt.Sprintf("127.0.0.1:%d", w.port)}, Topic: topic.Statements, Mechanism: "plain", Username: login, Password: secret,
 		},

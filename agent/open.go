@@ -55,7 +55,7 @@ func spoolOf(cfg Config, id enrol.Loaded) (*spool.Spool, error) {
 	}
 	return spool.Open(spool.Config{
 		Dir: filepath.Join(cfg.Dir, SpoolDir), Chain: spool.Chain{Tenant: id.Tenant, Agent: id.Agent, Epoch: id.Epoch},
-		Signer: id.Key, Gate: gate, MaxBytes: cfg.Settings.Spool.MaxBytes, Log: cfg.Log,
+		Signer: id.Key, Gate: gate, MaxBytes: cfg.Settings.Spool.MaxBytes, SentBytes: cfg.Settings.Spool.SentBytes, Log: cfg.Log,
 	}, !id.Begun)
 }
 

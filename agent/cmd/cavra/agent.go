@@ -37,7 +37,7 @@ found, and sends it to an aggregator. Nothing of an artifact leaves the machine.
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newEnroll(), newAgentRun(), newAgentStatus())
+	cmd.AddCommand(newEnroll(), newAgentRun(), newAgentStatus(), newAgentPreview(), newAgentSent())
 	return cmd
 }
 

@@ -46,6 +46,9 @@ type Scope struct {
 // Spool bounds what waits for the broker.
 type Spool struct {
 	MaxBytes int64 `yaml:"max_bytes"`
+	// SentBytes bounds the copy of what was sent, which `cavra agent sent` shows;
+	// 0 keeps none.
+	SentBytes int64 `yaml:"sent_bytes"`
 }
 
 // Duration is a time span, written as in Go: "90s", "5m", "24h".
@@ -76,7 +79,7 @@ func Default() Config {
 	return Config{
 		Scopes:   []Scope{},
 		Interval: Duration(5 * time.Minute), Heartbeat: Duration(5 * time.Minute), Inventory: Duration(24 * time.Hour),
-		Jobs: runtime.NumCPU(), Privacy: predicate.Strict, Spool: Spool{MaxBytes: 1 << 30},
+		Jobs: runtime.NumCPU(), Privacy: predicate.Strict, Spool: Spool{MaxBytes: 1 << 30, SentBytes: 256 << 20},
 	}
 }
 
@@ -120,6 +123,9 @@ func (c Config) Validate() error {
 	}
 	if c.Spool.MaxBytes < minSpool {
 		errs = append(errs, fmt.Errorf("spool.max_bytes: %d is less than %d", c.Spool.MaxBytes, minSpool))
+	}
+	if c.Spool.SentBytes < 0 {
+		errs = append(errs, fmt.Errorf("spool.sent_bytes: %d is negative; 0 keeps no copy", c.Spool.SentBytes))
 	}
 	return errors.Join(errs...)
 }

@@ -286,3 +286,24 @@ func Load(dir string) (Loaded, error) {
 	}
 	return l, nil
 }
+
+// PublicKeys are those of every key that a folder has had, by their identifiers.
+func PublicKeys(dir string) (map[predicate.Digest]identity.PublicKey, error) {
+	files, err := filepath.Glob(filepath.Join(dir, fmt.Sprintf(keyPattern, "*")))
+	if err != nil {
+		return nil, fmt.Errorf("list keys: %w", err)
+	}
+	out := map[predicate.Digest]identity.PublicKey{}
+	for _, f := range files {
+		pem, err := os.ReadFile(f)
+		if err != nil {
+			return nil, fmt.Errorf("read key: %w", err)
+		}
+		key, err := identity.ParsePEM(pem)
+		if err != nil {
+			return nil, fmt.Errorf("read key %s: %w", filepath.Base(f), err)
+		}
+		out[key.Public().ID()] = key.Public()
+	}
+	return out, nil
+}

@@ -2,7 +2,6 @@ package spool
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 
@@ -94,7 +93,7 @@ func (s *Spool) expose() error {
 }
 
 // Ack notes durably that the broker has everything up to and with p, and then
-// deletes the segments that are no longer needed.
+// retires the segments that are no longer needed.
 func (s *Spool) Ack(p Place) error {
 	s.cursing.Lock()
 	defer s.cursing.Unlock()
@@ -116,7 +115,7 @@ func (s *Spool) Ack(p Place) error {
 	gone := s.drop()
 	s.notify()
 	s.mu.Unlock()
-	return s.unlink(gone)
+	return s.retire(gone)
 }
 
 // drop forgets the segments in front that are acknowledged whole; the active
@@ -127,21 +126,6 @@ func (s *Spool) drop() (gone []string) {
 		s.segments = s.segments[1:]
 	}
 	return gone
-}
-
-func (s *Spool) unlink(names []string) error {
-	if len(names) == 0 {
-		return nil
-	}
-	for _, name := range names {
-		if err := s.cfg.FS.Remove(s.path(name)); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return fmt.Errorf("delete segment: %w", err)
-		}
-	}
-	if err := s.cfg.FS.SyncDir(s.cfg.Dir); err != nil {
-		return fmt.Errorf("delete segments: %w", err)
-	}
-	return nil
 }
 
 // seek moves behind the frame at from in segment g.

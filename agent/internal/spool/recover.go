@@ -84,7 +84,7 @@ func (s *Spool) recover(fresh bool) error {
 	if err := s.recoverHead(known, fresh); err != nil {
 		return err
 	}
-	if err := s.unlink(s.drop()); err != nil {
+	if err := s.retire(s.drop()); err != nil {
 		return err
 	}
 	return s.noteAside()

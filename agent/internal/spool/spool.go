@@ -73,6 +73,9 @@ type Config struct {
 	// SegmentBytes is the size of a segment; DefaultSegmentBytes, or an eighth
 	// of MaxBytes if that is less, when 0.
 	SegmentBytes int64
+	// SentBytes bounds the copy of what was sent; 0 keeps none. It is beside
+	// MaxBytes, since nothing waits for it.
+	SentBytes int64
 	// Now is the clock; time.Now when nil.
 	Now func() time.Time
 	// FS is the file system; the machine's when nil.
@@ -88,6 +91,8 @@ func (c *Config) complete() error {
 		return errors.New("no folder")
 	case c.Signer == nil || c.Gate == nil:
 		return errors.New("want a signer and an egress gate")
+	case c.SentBytes < 0:
+		return fmt.Errorf("copy of what was sent of %d bytes", c.SentBytes)
 	case c.MaxBytes < 0 || c.MaxBytes > 0 && c.MaxBytes < MinMaxBytes:
 		return fmt.Errorf("bound of %d bytes, want %d at least", c.MaxBytes, MinMaxBytes)
 	}
