@@ -119,6 +119,8 @@ func streamAttacks() []Attack {
 		attack(c, "octal escapes in STRING", proto(4)+"S'\\157s'\nS'sys\\164em'\n\x93)R.", osSystem),
 		attack(c, "continued line in STRING", proto(4)+"S'o\\s'\n0S'os'\nS\"system\"\n\x93)R.", osSystem),
 		attack(c, "escapes in UNICODE", proto(4)+"V\\u006fs\nVs\\U00000079stem\n\x93)R.", osSystem),
+		attack(c, "memo that one unpickler carries into the second stream", proto(4)+shortUnicode("os")+"\x94."+proto(4)+
+			shortUnicode("math")+"\x94h\x00"+shortUnicode("system")+"\x93)R.", osSystem),
 		attack(c, "memo index of 2^31", proto(4)+shortUnicode("os")+"r"+le32(1<<31)+"0j"+le32(1<<31)+shortUnicode("system")+"\x93)R.", osSystem),
 		attack(c, "memo index of 2^40", proto(4)+shortUnicode("os")+"p1099511627776\n0g1099511627776\n"+shortUnicode("system")+"\x93)R.", osSystem),
 		attack(c, "memo index set twice", proto(4)+shortUnicode("math")+"q\x00"+shortUnicode("os")+"q\x0000h\x00"+shortUnicode("system")+"\x93)R.", osSystem),

@@ -32,8 +32,7 @@ func (m *machine) reduce(how Use) bool {
 		return m.underflow()
 	}
 	at := len(m.stack) - 2
-	m.stack[at] = m.invoke(m.stack[at], how, m.stack[at+1], 0)
-	m.stack = m.stack[:at+1]
+	m.become(at, m.invoke(m.stack[at], how, m.stack[at+1], 0))
 	return m.broken == nil && m.failed == nil
 }
 
@@ -44,8 +43,7 @@ func (m *machine) newObjEx() bool {
 	at := len(m.stack) - 3
 	args, kwargs := m.stack[at+1], m.stack[at+2]
 	m.nested.offer(m, kwargs)
-	m.stack[at] = m.invoke(m.stack[at], useNew, args, 0)
-	m.stack = m.stack[:at+1]
+	m.become(at, m.invoke(m.stack[at], useNew, args, 0))
 	return m.broken == nil && m.failed == nil
 }
 
@@ -305,6 +303,6 @@ func (m *machine) persistentID() bool {
 	if m.legacy.stage > 0 {
 		m.legacy.storage(m, m.top(1))
 	}
-	m.stack[len(m.stack)-1] = persistent
+	m.become(len(m.stack)-1, persistent)
 	return true
 }

@@ -1,5 +1,7 @@
 package pickle
 
+import "github.com/cavra/cavra/schemas/predicate"
+
 const (
 	pageBits = 12
 	pageSize = 1 << pageBits
@@ -95,4 +97,51 @@ func (m *memo) putFar(key int64, v value) bool {
 	}
 	m.far[key] = v
 	return true
+}
+
+// memoize puts the top of the stack under a key, which MEMOIZE counts for a new
+// Unpickler and for one that loads stream after stream.
+func (m *machine) memoize(key, kept int64) bool {
+	if !m.has(1) {
+		return m.underflow()
+	}
+	if m.carried.entries > 0 && !m.carried.put(kept, m.other(1)) {
+		return m.limit("memo")
+	}
+	return m.memo.put(key, m.top(1)) || m.limit("memo")
+}
+
+func (m *machine) recall(key int64) bool {
+	v, kept := m.memo.get(key), m.carried.get(key)
+	switch {
+	case v == kindAbsent && kept == kindAbsent && !m.later:
+		return m.fail(predicate.Malformed, "memo entry is not set")
+	case v == kindAbsent && kept == kindAbsent:
+		v = unknown // it may be of a stream that is not read from here
+	case v == kindAbsent:
+		v = kept
+	}
+	if !m.push(v) {
+		return false
+	}
+	if kept != v && kept != kindAbsent {
+		m.otherwiseAt(1, kept)
+	}
+	return true
+}
+
+// other is what one Unpickler that loads stream after stream has n below the top.
+func (m *machine) other(n int) value {
+	if v, differs := m.otherwise[len(m.stack)-n]; differs {
+		return v
+	}
+	return m.top(n)
+}
+
+// otherwiseAt notes v as that.
+func (m *machine) otherwiseAt(n int, v value) {
+	if m.otherwise == nil {
+		m.otherwise = make(map[int]value)
+	}
+	m.otherwise[len(m.stack)-n] = v
 }

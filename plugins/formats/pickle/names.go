@@ -144,6 +144,11 @@ func (m *machine) stackGlobal() bool {
 		return m.underflow()
 	}
 	module, name := m.top(2), m.top(1)
+	if kept := [2]value{m.other(2), m.other(1)}; kept != [2]value{module, name} && kept[0].isText() && kept[1].isText() {
+		if _, ok := m.writtenStrs(kept[0], kept[1]); !ok {
+			return false
+		}
+	}
 	m.stack = m.stack[:len(m.stack)-2]
 	id, known := m.byStrs[[2]value{module, name}]
 	if !known {

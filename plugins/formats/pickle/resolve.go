@@ -75,7 +75,12 @@ type machine struct {
 	marks []int
 	fence int
 	memo  memo
-	nodes nodes
+	// carried is the memo as it is for one Unpickler that loads stream after stream.
+	// otherwise has what it makes of a value on the stack, by its place, where
+	// that is another than for a new Unpickler.
+	carried   memo
+	otherwise map[int]value
+	nodes     nodes
 	// proto is the last that a PROTO opcode said. From 4 on names are dotted,
 	// below 3 they are mapped from Python 2.
 	proto int64
@@ -87,8 +92,8 @@ type machine struct {
 	// gaps are what this reading leaves out; readings are others.
 	gaps     []gap
 	readings []reading
-	// later is set after the first stream: whether the memo is still the first
-	// one's depends on the loader.
+	// later is set after the first stream: whether the memo is still the one
+	// before's depends on the loader.
 	later    bool
 	maxStack int
 	// evaluated counts the bytes that were computed with, astray the work besides
@@ -142,7 +147,10 @@ const contextEvery = 1 << 16
 // begin empties the stack and the memo for another stream.
 func (m *machine) begin() {
 	m.stack, m.marks, m.fence = m.stack[:0], m.marks[:0], 0
-	m.memo = memo{limit: m.memo.limit}
+	if m.later && m.carried.entries == 0 {
+		m.carried = m.memo
+	}
+	m.memo, m.otherwise = memo{limit: m.memo.limit}, nil
 	m.proto, m.start = 0, m.offset()
 	// One Unpickler that loads stream after stream still has the frame that goes
 	// on behind STOP.
@@ -238,7 +246,31 @@ func (m *machine) push(v value) bool {
 	if len(m.stack) >= m.maxStack {
 		return m.limit("stack")
 	}
+	if m.otherwise != nil {
+		delete(m.otherwise, len(m.stack))
+	}
 	m.stack = append(m.stack, v)
+	return true
+}
+
+// become puts v in the place of what is at a height and above.
+func (m *machine) become(at int, v value) {
+	delete(m.otherwise, at)
+	m.stack[at] = v
+	m.stack = m.stack[:at+1]
+}
+
+func (m *machine) dup() bool {
+	if !m.has(1) {
+		return m.underflow()
+	}
+	v, other := m.top(1), m.other(1)
+	if !m.push(v) {
+		return false
+	}
+	if other != v {
+		m.otherwiseAt(1, other)
+	}
 	return true
 }
 

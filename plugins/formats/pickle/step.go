@@ -17,9 +17,9 @@ func (m *machine) step() bool {
 	case opShortBinUnicode, opBinUnicode, opBinUnicode8:
 		return m.pushText()
 	case opMemoize:
-		return m.memoize(m.memo.entries)
+		return m.memoize(m.memo.entries, m.carried.entries)
 	case opBinPut, opLongBinPut:
-		return m.memoize(m.num)
+		return m.memoize(m.num, m.num)
 	case opBinGet, opLongBinGet:
 		return m.recall(m.num)
 	case opMark:
@@ -81,7 +81,7 @@ func (m *machine) rareStep() bool {
 		_, ok := m.popMark()
 		return ok
 	case opDup:
-		return (m.has(1) || m.underflow()) && m.push(m.top(1))
+		return m.dup()
 	case opList:
 		return m.collect(nodeList)
 	case opFrozenSet:
@@ -122,7 +122,7 @@ func (m *machine) textStep() bool {
 		return m.isKey(ok) && m.recall(key)
 	case opPut:
 		key, ok := memoKey(m.line)
-		return m.isKey(ok && key >= 0) && m.memoize(key)
+		return m.isKey(ok && key >= 0) && m.memoize(key, key)
 	}
 	return m.fail(predicate.Malformed, "opcode")
 }
@@ -168,25 +168,6 @@ func (m *machine) quoted() bool {
 	return m.pushText()
 }
 
-func (m *machine) memoize(key int64) bool {
-	if !m.has(1) {
-		return m.underflow()
-	}
-	return m.memo.put(key, m.top(1)) || m.limit("memo")
-}
-
-func (m *machine) recall(key int64) bool {
-	v := m.memo.get(key)
-	if v == kindAbsent {
-		if !m.later {
-			return m.fail(predicate.Malformed, "memo entry is not set")
-		}
-		// One Unpickler that loads stream after stream keeps its memo.
-		v = unknown
-	}
-	return m.push(v)
-}
-
 // collect makes a container of all above the mark.
 func (m *machine) collect(shape value) bool {
 	items, ok := m.popMark()
@@ -204,8 +185,7 @@ func (m *machine) tuple(n int) bool {
 		return m.underflow()
 	}
 	at := len(m.stack) - n
-	m.stack[at] = m.nodes.container(nodeTuple, m.stack[at:])
-	m.stack = m.stack[:at+1]
+	m.become(at, m.nodes.container(nodeTuple, m.stack[at:]))
 	return true
 }
 
