@@ -1,0 +1,169 @@
+package scenario
+
+import (
+	"archive/zip"
+	"bytes"
+	"encoding/base64"
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cavra/cavra/testbed/stack"
+	"github.com/cavra/cavra/testbed/wire"
+)
+
+// flock are canaries by where they stand.
+type flock struct {
+	t   *testing.T
+	all []wire.Canary
+}
+
+func (f *flock) word(where string) string {
+	c := wire.NewCanary(where)
+	f.all = append(f.all, c)
+	return c.Word
+}
+
+// tree writes models that have a canary wherever an artifact or a registry has a
+// string.
+func (f *flock) tree(root string) {
+	f.t.Helper()
+	dir := filepath.Join(root, f.word("name: folder"))
+	put := func(name string, content []byte) {
+		f.t.Helper()
+		if err := os.WriteFile(filepath.Join(dir, name), content, 0o644); err != nil {
+			f.t.Fatal(err)
+		}
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		f.t.Fatal(err)
+	}
+	put(f.word("name: file")+".pkl", fmt.Appendf(nil, "\x80\x04c%s\n%s\nX\x18\x00\x00\x00%s\x85R.", f.word("name: module"), f.word("name: attribute"), f.word("string of a pickle")))
+	put("system.pkl", fmt.Appendf(nil, "cposix\nsystem\n(S'%s'\ntR.", f.word("argument of a dangerous call")))
+	put("broken.pkl", fmt.Appendf(nil, "\x80\x04X\x18\x00\x00\x00%s\xff", f.word("string before a break")))
+	put("nested.pkl", fmt.Appendf(nil, "cpickle\nloads\n(C\x1dcm\nS'%s'\n.tR.", f.word("nested pickle")))
+	header := fmt.Sprintf(`{"__metadata__":{"note":"%s"},"%s":{"dtype":"U8","shape":[24],"data_offsets":[0,24]}}`, f.word("metadata of safetensors"), f.word("name of a tensor"))
+	put("model.safetensors", append(append(binary.LittleEndian.AppendUint64(nil, uint64(len(header))), header...), f.word("weights")...))
+	put("config.json", fmt.Appendf(nil, `{"architectures":["%s"],"auto_map":{"AutoModel":"%s.Model"},"api_key":"%s"}`, f.word("value in settings"), f.word("module in settings"), f.word("key in settings")))
+	put("tokenizer_config.json", fmt.Appendf(nil, `{"chat_template":"{{ %s.__class__.__mro__ }}"}`, f.word("template")))
+	put("README.md", []byte("# A model\n\n"+f.word("prose")+"\n"))
+	put("handler.py", []byte("import os\nos.system('"+f.word("Python source")+"')\n"))
+	put("unknown.bin", []byte("\x01\x02\x03"+f.word("unknown content")+"\x00\xff"))
+	put("credentials", []byte("[default]\naws_secret_access_key = "+f.word("credentials file")+"\n"))
+	put("archive.zip", f.archive())
+	if err := os.Symlink(filepath.Join("/nonexistent", f.word("target of a link")), filepath.Join(dir, f.word("name: link"))); err != nil {
+		f.t.Fatal(err)
+	}
+	if err := os.MkdirAll(filepath.Join(dir, f.word("name: unreadable folder")), 0o000); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+func (f *flock) archive() []byte {
+	f.t.Helper()
+	var b bytes.Buffer
+	w := zip.NewWriter(&b)
+	m, err := w.Create(f.word("name of a member") + "/../" + f.word("path in an archive") + ".pkl")
+	if err == nil {
+		_, err = m.Write([]byte("cos\nsystem\n(S'" + f.word("string in an archive") + "'\ntR."))
+	}
+	if err == nil {
+		err = w.SetComment(f.word("comment of an archive"))
+	}
+	if err == nil {
+		err = w.Close()
+	}
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// secrets are the agent's own, which must not leave either.
+func (f *flock) secrets(a *stack.Agent) {
+	f.t.Helper()
+	files, err := filepath.Glob(filepath.Join(a.Dir(), "*"))
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	for _, name := range files {
+		base := filepath.Base(name)
+		if base != "names.key" && !strings.HasPrefix(base, "key-") {
+			continue
+		}
+		b, err := os.ReadFile(name)
+		if err != nil {
+			f.t.Fatal(err)
+		}
+		if text := strings.Split(string(b), "\n"); strings.HasPrefix(text[0], "-----BEGIN") {
+			b = []byte(strings.Join(text[1:len(text)-2], ""))
+			// What comes before the key in its envelope (RFC 8410) is no secret.
+			if b, err = base64.StdEncoding.DecodeString(string(b)); err != nil {
+				f.t.Fatal(err)
+			}
+			b = b[16:]
+		}
+		f.all = append(f.all, wire.Canary{Where: "the agent's " + base, Word: string(b)})
+	}
+}
+
+// TestNothingOfAnArtifactLeaves runs the product in a network namespace where
+// everything on the wire is captured, over a tree that has canaries wherever a
+// string can stand, and looks for them in every coding. At the privacy level
+// names, the names are seen, so the test can see; and nothing else is.
+func TestNothingOfAnArtifactLeaves(t *testing.T) {
+	if os.Getenv(wire.Namespace) == "" {
+		wire.Rerun(t)
+		return
+	}
+	for _, privacy := range []string{"strict", "names"} {
+		t.Run(privacy, func(t *testing.T) { leaves(t, privacy) })
+	}
+}
+
+func leaves(t *testing.T, privacy string) {
+	capture, err := wire.Start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := embedded(t, folder(t), programs(t))
+	f := &flock{t: t}
+	f.tree(w.tree)
+	a := w.enrol("agent", "--privacy", privacy)
+	f.secrets(a)
+	w.must(a.RunOnce(w.within(2*time.Minute), "AWS_SECRET_ACCESS_KEY="+f.word("environment"), "HF_TOKEN="+f.word("environment, token")))
+	head, err := a.Status(w.ctx)
+	w.must(err)
+	id, err := a.Identity()
+	w.must(err)
+	w.must(w.aggregator.AwaitHead(w.within(time.Minute), id.Agent, head))
+	traffic, err := capture.Stop()
+	w.must(err)
+	broker, err := netip.ParseAddrPort(w.aggregator.Kafka())
+	w.must(err)
+	if sent := traffic.To(broker.Port()); len(sent) == 0 || !slices.ContainsFunc(sent, func(s wire.Stream) bool { return bytes.Contains(s.Bytes, []byte(`"payloadType"`)) }) {
+		t.Fatalf("no envelope was seen on its way to the broker: %s", traffic)
+	}
+	t.Logf("%d canaries; %s", len(f.all), traffic)
+	seen := map[string]bool{}
+	for _, s := range wire.Sight(traffic, f.all) {
+		if privacy == "names" && strings.HasPrefix(s.Canary.Where, "name: ") {
+			seen[s.Canary.Where] = true
+			continue
+		}
+		t.Errorf("left the machine: %s", s)
+	}
+	if privacy == "names" {
+		for _, name := range []string{"name: folder", "name: file", "name: module", "name: attribute"} {
+			if !seen[name] {
+				t.Errorf("%s is sent in the clear at this level, and was not seen", name)
+			}
+		}
+	}
+}
