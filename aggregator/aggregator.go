@@ -26,6 +26,7 @@ import (
 	"github.com/cavra/cavra/aggregator/internal/config"
 	"github.com/cavra/cavra/aggregator/internal/control"
 	"github.com/cavra/cavra/aggregator/internal/enrol"
+	"github.com/cavra/cavra/aggregator/internal/evidence"
 	"github.com/cavra/cavra/aggregator/internal/ingest"
 	"github.com/cavra/cavra/aggregator/internal/ingest/kafka"
 	"github.com/cavra/cavra/aggregator/internal/serve"
@@ -51,6 +52,7 @@ type Aggregator struct {
 	rows     *bound
 	admin    *kafka.Admin
 	consumer *kafka.Consumer
+	evidence *evidence.Log
 	ingest   *ingest.Ingest
 	gate     *access.Gate
 	enrol    *enrol.Service
@@ -116,7 +118,7 @@ func (a *Aggregator) open(ctx context.Context) error {
 	if err := a.openKafka(ctx); err != nil {
 		return err
 	}
-	if err := a.openIngest(); err != nil {
+	if err := a.openIngest(ctx); err != nil {
 		return err
 	}
 	return a.openDocuments(ctx)
@@ -186,7 +188,7 @@ func (a *Aggregator) kafka() (kafka.Config, error) {
 	return c, c.Validate()
 }
 
-func (a *Aggregator) openIngest() error {
+func (a *Aggregator) openIngest(ctx context.Context) error {
 	admitter, err := admit.New(admit.Config{Keys: a.store, Chains: a.store, Archive: a.db})
 	if err != nil {
 		return err
@@ -199,6 +201,12 @@ func (a *Aggregator) openIngest() error {
 	c := ingest.Default()
 	c.Topic, c.Owner, c.Plans, c.Admitter, c.Rows, c.Offsets = topic.Statements, owner, a.store, admitter, a.rows, a.consumer
 	c.Retryable, c.Log = retryable, a.cfg.Log
+	if dir := a.cfg.Settings.EvidenceDir(); dir != "" {
+		if a.evidence, err = evidence.Open(ctx, evidence.Config{Dir: dir, Origin: a.cfg.Settings.Evidence.Origin, Log: a.cfg.Log}); err != nil {
+			return err
+		}
+		c.Evidence = a.evidence
+	}
 	a.ingest, err = ingest.New(c)
 	return err
 }
@@ -227,7 +235,7 @@ func (a *Aggregator) openDocuments(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	a.service, err = serve.New(serve.Config{Rows: a.db.Reader(), Control: a.store, Ingest: ingestView{a.ingest}, Catalogue: catalogue, Now: time.Now})
+	a.service, err = serve.New(serve.Config{Rows: a.db.Reader(), Control: a.store, Ingest: ingestView{a.ingest}, Evidence: a.evidence, Catalogue: catalogue, Now: time.Now})
 	return err
 }
 
@@ -301,6 +309,9 @@ func (a *Aggregator) close() error {
 		a.admin.Close()
 	}
 	var errs []error
+	if a.evidence != nil {
+		errs = append(errs, a.evidence.Close())
+	}
 	if a.db != nil {
 		errs = append(errs, a.db.Close())
 	}

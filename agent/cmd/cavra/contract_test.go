@@ -88,7 +88,7 @@ func evidence(ts *testscript.TestScript, _ bool, args []string) {
 	put("fork.json", exportJSON{Envelopes: []json.RawMessage{a1, a2, a3, fork}, Keys: keys})
 	put("flipped.json", exportJSON{Envelopes: []json.RawMessage{a1, flipped, a3}, Keys: keys})
 	put("one.json", json.RawMessage(a2))
-	put("page.json", exportJSON{[]json.RawMessage{a1, a2}, keys, "1-2-" + d2.Hex()})
+	put("page.json", exportJSON{[]json.RawMessage{a1, a2}, keys, nil, "1-2-" + d2.Hex()})
 	put("keys.json", exportJSON{Envelopes: []json.RawMessage{}, Keys: keys})
 	b, err := json.MarshalIndent(exportJSON{Envelopes: []json.RawMessage{a1, a2, a3}, Keys: keys}, "", "  ")
 	ts.Check(err)

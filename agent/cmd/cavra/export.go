@@ -22,6 +22,7 @@ const maxExport = 512 << 20
 type export struct {
 	envelopes [][]byte
 	keys      []identity.PublicKey
+	logs      []exportedLog
 	// partial says that it is a page, and that more follows it.
 	partial bool
 }
@@ -31,6 +32,7 @@ type export struct {
 type exportJSON struct {
 	Envelopes []json.RawMessage `json:"envelopes"`
 	Keys      []exportedKey     `json:"keys"`
+	Logs      []exportedLog     `json:"logs,omitempty"`
 	// Next is the aggregator's cursor of the page after this one.
 	Next string `json:"next,omitempty"`
 }
@@ -88,7 +90,7 @@ func parseExport(b []byte) (*export, error) {
 	if err := dec.Decode(&j); err != nil {
 		return nil, fmt.Errorf("export: %w", err)
 	}
-	out := &export{partial: j.Next != ""}
+	out := &export{logs: j.Logs, partial: j.Next != ""}
 	for i, raw := range j.Envelopes {
 		env, err := compact(raw)
 		if err != nil {

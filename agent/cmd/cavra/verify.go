@@ -20,6 +20,7 @@ type verifyOptions struct {
 	keys           []string
 	trustEmbedded  bool
 	requireUnitary bool
+	logKey         string
 }
 
 func newVerify() *cobra.Command {
@@ -36,16 +37,21 @@ is known only as well as the key is: give the key that you got from a source you
 trust with --key (PEM, or an export that carries it). Keys that come in FILE
 itself show that nothing was damaged since it was written, not who wrote it.
 
+An export may prove that its statements stand in the aggregator's transparency
+log. With --log-key, the key that you first saw of that log, all of them have to.
+
 Exit codes: 0 all is well; 1 a signature, a statement or a link is bad; 2 wrong
 usage, or no key.`,
 		Example: `  cavra verify evidence.json --key agent.pem
-  cavra verify export.json --key keys.json --complete`,
+  cavra verify export.json --key keys.json --complete
+  cavra verify export.json --key keys.json --log-key cavra.local/log+1a2b3c4d+AY…`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error { return verify(cmd, o, args[0]) },
 	}
 	f := cmd.Flags()
 	f.StringArrayVar(&o.keys, "key", nil, "`FILE` with a public key that you trust: PEM, or an export; may be given again")
 	f.BoolVar(&o.trustEmbedded, "trust-embedded-keys-unsafe", false, "use the keys that FILE itself carries: this shows integrity, not authenticity")
+	f.StringVar(&o.logKey, "log-key", "", "the transparency log's public `KEY`, or a file that holds it: fail unless every statement is proven to be in that log")
 	f.BoolVar(&o.requireUnitary, "complete", false, "fail unless every chain is whole from its first statement on, and the export ends with this file")
 	return cmd
 }
@@ -62,12 +68,21 @@ func verify(cmd *cobra.Command, o verifyOptions, path string) error {
 	if err != nil {
 		return fmt.Errorf("verify %s: %w", path, err)
 	}
+	log, err := logKey(o.logKey)
+	if err != nil {
+		return err
+	}
+	if log != "" && len(evidence.logs) == 0 {
+		return &exitError{exitFindings, fmt.Errorf("verify %s: %w", path, errNoLog)}
+	}
 	links, bad := open(evidence.envelopes, keys)
 	slices.SortStableFunc(links, compareLinks)
 	bad += place(links)
 	if err := printLinks(cmd.OutOrStdout(), links); err != nil {
 		return err
 	}
+	inLog, unproven := logged(evidence, log, links)
+	bad += unproven
 	early := 0
 	for _, l := range links {
 		if l.outcome == chain.Early {
@@ -81,6 +96,7 @@ func verify(cmd *cobra.Command, o verifyOptions, path string) error {
 		bad++
 	}
 	words := fmt.Sprintf("%d of %d statements verified", len(links)-countBad(links), len(links))
+	words += inLog
 	if embedded {
 		words += "; the keys came from the same file: this shows integrity, not authenticity"
 	}

@@ -86,6 +86,7 @@ func TestExportFollowsThePages(t *testing.T) {
 	var doc struct {
 		Envelopes []json.RawMessage `json:"envelopes"`
 		Keys      []serve.ExportKey `json:"keys"`
+		Logs      []serve.LogProof  `json:"logs"`
 	}
 	d := json.NewDecoder(bytes.NewReader(raw))
 	d.DisallowUnknownFields()

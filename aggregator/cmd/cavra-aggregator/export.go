@@ -62,6 +62,7 @@ func (c *client) export(ctx context.Context, path string, to io.Writer) error {
 		return err
 	}
 	keys := []serve.ExportKey{}
+	logs := []serve.LogProof{}
 	known := map[predicate.Digest]bool{}
 	first := true
 	for query := (url.Values{}); ; {
@@ -84,6 +85,7 @@ func (c *client) export(ctx context.Context, path string, to io.Writer) error {
 				keys = append(keys, k)
 			}
 		}
+		logs = append(logs, page.Logs...)
 		if page.Next == "" {
 			break
 		}
@@ -92,11 +94,14 @@ func (c *client) export(ctx context.Context, path string, to io.Writer) error {
 		}
 		query.Set("after", page.Next)
 	}
-	list, err := json.Marshal(keys)
+	rest, err := json.Marshal(struct {
+		Keys []serve.ExportKey `json:"keys"`
+		Logs []serve.LogProof  `json:"logs,omitempty"`
+	}{keys, logs})
 	if err != nil {
 		return fmt.Errorf("write keys: %w", err)
 	}
-	if _, err := fmt.Fprintf(w, `],"keys":%s}`+"\n", list); err != nil {
+	if _, err := fmt.Fprintf(w, "],%s\n", rest[1:]); err != nil {
 		return err
 	}
 	return w.Flush()

@@ -11,6 +11,8 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"time"
 
@@ -34,6 +36,16 @@ type Config struct {
 	Kafka      Kafka      `yaml:"kafka"`
 	ClickHouse ClickHouse `yaml:"clickhouse"`
 	Control    Control    `yaml:"control"`
+	Evidence   Evidence   `yaml:"evidence"`
+}
+
+// Evidence is the transparency log.
+type Evidence struct {
+	// Dir is its folder, which one aggregator has to itself; empty is a folder in
+	// embedded.dir, and no log where there is none.
+	Dir string `yaml:"dir"`
+	// Origin names the log in its checkpoints, as a URL without a scheme.
+	Origin string `yaml:"origin"`
 }
 
 // TLS names a certificate and its key, both PEM files.
@@ -106,6 +118,7 @@ func Default() Config {
 		Embedded:      Embedded{KafkaPort: DefaultKafkaPort, MaxBytes: 64 << 30},
 		Kafka:         Kafka{Group: "cavra-aggregator", Mechanism: string(kafka.ScramSHA256), Partitions: topic.Partitions, Replication: -1},
 		ClickHouse:    ClickHouse{Protocol: string(clickhouse.HTTP), Database: "cavra", Username: "cavra"},
+		Evidence:      Evidence{Origin: "cavra.local/log"},
 	}
 }
 
@@ -137,10 +150,24 @@ func (c Config) Validate() error {
 	if c.Control.SQLite != "" && c.Control.PostgreSQLFile != "" {
 		errs = append(errs, errors.New("control: set either sqlite or postgresql_file, not both"))
 	}
+	if !origin.MatchString(c.Evidence.Origin) {
+		errs = append(errs, fmt.Errorf("evidence.origin: %q: want letters, digits, dots, hyphens and slashes, as in log.example.com/cavra", c.Evidence.Origin))
+	}
 	if c.Embedded.Dir == "" && (c.EmbeddedKafka() || c.EmbeddedClickHouse() || c.EmbeddedControl()) {
 		errs = append(errs, errors.New("set kafka.brokers, clickhouse.addresses and one of control.sqlite and control.postgresql_file, or embedded.dir to run what is missing in this program"))
 	}
 	return errors.Join(errs...)
+}
+
+// origin is what names a log: nothing that a note's first line could not hold.
+var origin = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9./_-]{0,127}$`)
+
+// EvidenceDir is where the transparency log is; empty for none.
+func (c Config) EvidenceDir() string {
+	if c.Evidence.Dir == "" && c.Embedded.Dir != "" {
+		return filepath.Join(c.Embedded.Dir, "evidence")
+	}
+	return c.Evidence.Dir
 }
 
 // EmbeddedKafka says that the broker runs in this program.

@@ -27,6 +27,7 @@ import (
 	"github.com/cavra/cavra/aggregator/internal/control"
 	"github.com/cavra/cavra/aggregator/internal/ingest/kafka"
 	"github.com/cavra/cavra/aggregator/internal/row"
+	"github.com/cavra/cavra/schemas/predicate"
 )
 
 // Reader reads one partition; *kafka.Partition is one.
@@ -54,6 +55,11 @@ type Rows interface {
 	Insert(ctx context.Context, b *row.Batch, token string) error
 }
 
+// Log is the transparency log. It returns once the entries can be proven.
+type Log interface {
+	Append(ctx context.Context, statements []predicate.Digest) ([]uint64, error)
+}
+
 // Offsets is told how far a partition was taken in, for operators' tools.
 type Offsets interface {
 	Commit(ctx context.Context, partition int, next int64) error
@@ -69,6 +75,9 @@ type Config struct {
 	Admitter Admitter
 	Rows     Rows
 	Offsets  Offsets
+	// Evidence gets the digest of every statement that is accepted, before its
+	// rows are written; nil where there is no transparency log.
+	Evidence Log
 	// Retryable reports whether an error of Rows, or of the archive that the
 	// Admitter asks, may pass.
 	Retryable func(error) bool

@@ -10,6 +10,8 @@ import (
 
 	"github.com/cavra/cavra/aggregator/internal/control"
 	"github.com/cavra/cavra/aggregator/internal/ingest/kafka"
+	"github.com/cavra/cavra/aggregator/internal/row"
+	"github.com/cavra/cavra/schemas/predicate"
 	"github.com/cavra/cavra/sdk/faultpoint"
 )
 
@@ -240,6 +242,9 @@ func (w *worker) take(ctx context.Context, p *control.Plan, r *kafka.Range) erro
 		return err
 	}
 	faultpoint.Hit("admitted")
+	if err := w.publish(ctx, rows); err != nil {
+		return err
+	}
 	if err := w.cfg.Rows.Insert(ctx, rows, token(p, rows)); err != nil {
 		return w.writeFailed(err)
 	}
@@ -257,6 +262,28 @@ func (w *worker) take(ctx context.Context, p *control.Plan, r *kafka.Range) erro
 	faultpoint.Hit("committed")
 	w.committed(ctx, p)
 	w.count(rows.Receipts)
+	return nil
+}
+
+// publish enters what was accepted in the transparency log. A plan that runs again
+// after a crash enters it a second time: both entries can be proven.
+func (w *worker) publish(ctx context.Context, rows *row.Batch) error {
+	if w.cfg.Evidence == nil || len(rows.Statements) == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, w.cfg.StepTimeout)
+	defer cancel()
+	digests := make([]predicate.Digest, len(rows.Statements))
+	for i := range rows.Statements {
+		digests[i] = predicate.Digest("sha256:" + rows.Statements[i].Digest)
+	}
+	indexes, err := w.cfg.Evidence.Append(ctx, digests)
+	if err != nil {
+		return w.fail(err, true)
+	}
+	for i := range rows.Statements {
+		rows.Statements[i].LogIndex = int64(indexes[i])
+	}
 	return nil
 }
 

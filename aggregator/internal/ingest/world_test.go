@@ -24,8 +24,11 @@ import (
 	"github.com/cavra/cavra/aggregator/internal/control"
 	engine "github.com/cavra/cavra/aggregator/internal/embedded/clickhouse"
 	broker "github.com/cavra/cavra/aggregator/internal/embedded/kafka"
+	"github.com/cavra/cavra/aggregator/internal/evidence"
 	"github.com/cavra/cavra/aggregator/internal/ingest/kafka"
+	"github.com/cavra/cavra/schemas/predicate"
 	"github.com/cavra/cavra/schemas/topic"
+	"github.com/cavra/cavra/sdk/logproof"
 )
 
 const (
@@ -50,6 +53,7 @@ type aggregator struct {
 	db       *clickhouse.DB
 	conn     driver.Conn
 	consumer *kafka.Consumer
+	log      *evidence.Log
 	cfg      Config
 	close    func() error
 }
@@ -95,13 +99,17 @@ func (a *aggregator) connect(ctx context.Context, p place, e *engine.Engine, log
 	if err != nil {
 		return err
 	}
+	if a.log, err = evidence.Open(ctx, evidence.Config{Dir: filepath.Join(p.Dir, "evidence"), Origin: "cavra.test/log", Log: log}); err != nil {
+		return err
+	}
 	stop := a.close
 	a.close = func() error {
 		a.consumer.Close()
-		return errors.Join(a.store.Close(), a.db.Close(), stop())
+		return errors.Join(a.log.Close(), a.store.Close(), a.db.Close(), stop())
 	}
 	cfg := Default()
 	cfg.Topic, cfg.Owner, cfg.Plans, cfg.Admitter, cfg.Rows, cfg.Offsets = topic.Statements, "test", a.store, admitter, a.db, a.consumer
+	cfg.Evidence = a.log
 	cfg.Retryable, cfg.Log, cfg.MaxWait = clickhouse.Retryable, log, 50*time.Millisecond
 	if p.MaxMessages > 0 {
 		cfg.MaxMessages = p.MaxMessages
@@ -322,6 +330,41 @@ func (w *world) judge(a *aggregator) {
 	w.judgeReceipts(a)
 	w.judgeRows(a)
 	w.judgeChains(a)
+	w.judgeLog(a)
+}
+
+// judgeLog proves every statement that is kept by the transparency log.
+func (w *world) judgeLog(a *aggregator) {
+	w.tb.Helper()
+	var digests []predicate.Digest
+	var indexes []uint64
+	rows := w.query(a, "SELECT digest, log_index FROM statements FINAL ORDER BY digest")
+	for rows.Next() {
+		var digest string
+		var index int64
+		if err := rows.Scan(&digest, &index); err != nil {
+			w.tb.Fatal(err)
+		}
+		if index < 0 {
+			w.tb.Fatalf("statement %s is not in the log", digest)
+		}
+		digests, indexes = append(digests, predicate.Digest("sha256:"+digest)), append(indexes, uint64(index))
+	}
+	w.closed(rows)
+	proofs, err := a.log.Include(context.Background(), indexes)
+	if err != nil {
+		w.tb.Fatal(err)
+	}
+	tree, err := logproof.Open(proofs.Checkpoint, a.log.Key())
+	if err != nil {
+		w.tb.Fatal(err)
+	}
+	for i, d := range digests {
+		if err := tree.Includes(d, indexes[i], proofs.Hashes[i]); err != nil {
+			w.tb.Fatal(err)
+		}
+	}
+	w.tb.Logf("%d statements are proven by a log of %d entries", len(digests), tree.Size)
 }
 
 func (w *world) judgeReceipts(a *aggregator) {

@@ -259,6 +259,7 @@ type Statement struct {
 type Export struct {
 	Envelopes []json.RawMessage `json:"envelopes"`
 	Keys      []ExportKey       `json:"keys"`
+	Logs      []LogProof        `json:"logs,omitempty" doc:"Where the statements stand in the transparency log; absent where there is none."`
 	Next      string            `json:"next,omitempty" doc:"Give it as after= for the next page; absent on the last. A page is bounded in bytes as well, so it may be shorter than asked for."`
 }
 
@@ -267,4 +268,33 @@ type ExportKey struct {
 	KeyID     predicate.Digest    `json:"key_id"`
 	Algorithm predicate.Algorithm `json:"algorithm"`
 	PublicKey []byte              `json:"public_key" doc:"PKIX DER, in base64."`
+}
+
+// LogProof shows that statements stand in a transparency log, against one of its
+// checkpoints.
+type LogProof struct {
+	Key        string     `json:"key" doc:"The log's public key, a verifier key of a signed note."`
+	Checkpoint string     `json:"checkpoint" doc:"The log's size and root, signed by it (c2sp.org/tlog-checkpoint)."`
+	Entries    []LogEntry `json:"entries"`
+}
+
+// LogEntry is a statement's entry and its inclusion proof (RFC 6962, 2.1.1).
+type LogEntry struct {
+	Statement predicate.Digest `json:"statement"`
+	Index     uint64           `json:"index"`
+	Proof     [][]byte         `json:"proof" doc:"Hashes, in base64, from the leaf up."`
+}
+
+// LogState is the transparency log as it stands.
+type LogState struct {
+	Key        string `json:"key" doc:"The log's public key. Keep the one that you first saw."`
+	Checkpoint string `json:"checkpoint" doc:"Its size and root, signed. Keep it, and ask later for the proof that the log has only grown."`
+}
+
+// LogGrowth proves that the log of an earlier size is the beginning of what it is
+// now (RFC 6962, 2.1.2).
+type LogGrowth struct {
+	LogState
+	From  uint64   `json:"from"`
+	Proof [][]byte `json:"proof"`
 }

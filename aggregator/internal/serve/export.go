@@ -128,5 +128,7 @@ func (s *Service) export(ctx context.Context, tenant string, rows []clickhouse.S
 		out.Keys = append(out.Keys, ExportKey{KeyID: id, Algorithm: key.Public.Algorithm, PublicKey: der})
 	}
 	slices.SortFunc(out.Keys, func(a, b ExportKey) int { return strings.Compare(string(a.KeyID), string(b.KeyID)) })
-	return out, nil
+	var err error
+	out.Logs, err = s.logs(ctx, rows)
+	return out, err
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/cavra/cavra/aggregator/internal/clickhouse"
 	"github.com/cavra/cavra/aggregator/internal/control"
+	"github.com/cavra/cavra/aggregator/internal/evidence"
 	"github.com/cavra/cavra/aggregator/internal/posture"
 	"github.com/cavra/cavra/schemas/predicate"
 	"github.com/cavra/cavra/sdk/attest"
@@ -38,8 +39,10 @@ var ErrNotFound = errors.New("not found")
 // ErrCursor says that a page's cursor is not one of ours.
 var ErrCursor = errors.New("the cursor is not one that this list gave")
 
-// Config is what a Service reads from. All members are required.
+// Config is what a Service reads from. All members but Evidence are required.
 type Config struct {
+	// Evidence is the transparency log; nil where there is none.
+	Evidence  *evidence.Log
 	Rows      *clickhouse.Reader
 	Control   *control.Store
 	Ingest    Ingest

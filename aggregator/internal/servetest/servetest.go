@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
+	"log/slog"
 	"path/filepath"
 	"testing"
 	"time"
@@ -18,6 +19,7 @@ import (
 	"github.com/cavra/cavra/aggregator/internal/clickhouse"
 	"github.com/cavra/cavra/aggregator/internal/control"
 	"github.com/cavra/cavra/aggregator/internal/embedded/clickhouse/enginetest"
+	"github.com/cavra/cavra/aggregator/internal/evidence"
 	"github.com/cavra/cavra/aggregator/internal/row"
 	"github.com/cavra/cavra/aggregator/internal/serve"
 	"github.com/cavra/cavra/schemas/predicate"
@@ -34,7 +36,9 @@ type Fleet struct {
 	Gate    *access.Gate
 	Store   *control.Store
 	Conn    driver.Conn
-	Now     time.Time
+	// Evidence is the transparency log of what was taken in.
+	Evidence *evidence.Log
+	Now      time.Time
 	// Artifacts and Statements are by the names that Start gives them; Agents
 	// are the agents' ids by name.
 	Artifacts, Statements map[string]predicate.Digest
@@ -88,11 +92,20 @@ func Empty(tb testing.TB) *Fleet {
 	if f.admitter, err = admit.New(admit.Config{Keys: f.Store, Chains: f.Store, Archive: f.db}); err != nil {
 		tb.Fatal(err)
 	}
+	f.Evidence, err = evidence.Open(ctx, evidence.Config{Dir: tb.TempDir(), Origin: "cavra.test/log", Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		if err := f.Evidence.Close(); err != nil {
+			tb.Error(err)
+		}
+	})
 	catalogue, err := finding.Shipped()
 	if err != nil {
 		tb.Fatal(err)
 	}
-	f.Service, err = serve.New(serve.Config{Rows: f.db.Reader(), Control: f.Store, Ingest: log{f}, Catalogue: catalogue, Now: f.Clock})
+	f.Service, err = serve.New(serve.Config{Rows: f.db.Reader(), Control: f.Store, Ingest: log{f}, Evidence: f.Evidence, Catalogue: catalogue, Now: f.Clock})
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -158,6 +171,17 @@ func (f *Fleet) take(r *row.Range) {
 	batch, chains, err := f.admitter.Admit(ctx, r)
 	if err != nil {
 		f.tb.Fatal(err)
+	}
+	digests := make([]predicate.Digest, len(batch.Statements))
+	for i := range batch.Statements {
+		digests[i] = predicate.Digest("sha256:" + batch.Statements[i].Digest)
+	}
+	indexes, err := f.Evidence.Append(ctx, digests)
+	if err != nil {
+		f.tb.Fatal(err)
+	}
+	for i := range batch.Statements {
+		batch.Statements[i].LogIndex = int64(indexes[i])
 	}
 	if err := f.db.Insert(ctx, batch, fmt.Sprintf("plan %d", r.From)); err != nil {
 		f.tb.Fatal(err)

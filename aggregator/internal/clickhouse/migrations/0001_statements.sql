@@ -84,6 +84,8 @@ CREATE TABLE IF NOT EXISTS statements{on_cluster}
     partition    Int32,
     offset       Int64,
     envelope     String CODEC(ZSTD(3)),
+    -- its entry of the transparency log; -1 where there is no log
+    log_index    Int64,
     INDEX by_digest digest TYPE bloom_filter GRANULARITY 1
 )
 ENGINE = {replacing}

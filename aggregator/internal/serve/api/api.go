@@ -134,6 +134,7 @@ func register(cfg Config, mux *http.ServeMux) (huma.API, error) {
 	o.posture()
 	o.agents()
 	o.evidence()
+	o.log()
 	o.ingest()
 	o.tokens()
 	exact(c.Components.Schemas)
@@ -231,6 +232,10 @@ func (o operations) problem(ctx context.Context, err error) error {
 	switch {
 	case errors.As(err, &chosen):
 		return chosen
+	case errors.Is(err, serve.ErrNoLog):
+		return huma.Error404NotFound(serve.ErrNoLog.Error())
+	case errors.Is(err, serve.ErrLogRange):
+		return huma.Error422UnprocessableEntity(serve.ErrLogRange.Error())
 	case errors.Is(err, serve.ErrNotFound), errors.Is(err, control.ErrNotFound):
 		return huma.Error404NotFound("this tenant has no such thing")
 	case errors.Is(err, serve.ErrCursor):

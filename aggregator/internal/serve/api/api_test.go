@@ -25,6 +25,8 @@ import (
 	"github.com/cavra/cavra/aggregator/internal/servetest"
 	"github.com/cavra/cavra/schemas/predicate"
 	"github.com/cavra/cavra/schemas/topic"
+	"github.com/cavra/cavra/sdk/attest"
+	"github.com/cavra/cavra/sdk/logproof"
 )
 
 func TestMain(m *testing.M) { os.Exit(enginetest.Main(m)) }
@@ -160,6 +162,7 @@ func TestFleet(t *testing.T) {
 		"tenants are apart": tenantsAreApart, "figures are the fleet's": figuresAreTheFleets,
 		"artifacts page by page": artifactsPageByPage, "envelope is exact": envelopeIsExact,
 		"evidence page by page": evidencePageByPage, "ingest is the operator's": ingestIsTheOperators,
+		"evidence is in the log": evidenceIsInTheLog,
 	} {
 		t.Run(name, func(t *testing.T) { check(t, f) })
 	}
@@ -324,6 +327,51 @@ func ingestIsTheOperators(t *testing.T, f *servetest.Fleet) {
 	by := "2 [40, 60) by " + t.Name() + "ours: the disk was replaced"
 	if diff := cmp.Diff([]string{by}, f.GivenUp); diff != "" {
 		t.Errorf("given up (-want +got):\n%s", diff)
+	}
+}
+
+// evidenceIsInTheLog: every statement of an export is proven by the log, and the
+// log's trees each extend the ones before.
+func evidenceIsInTheLog(t *testing.T, f *servetest.Fleet) {
+	c := newClient(t, f)
+	token := f.Token(access.DefaultTenant, t.Name()+"ours", access.Admin)
+	var state serve.LogState
+	c.get(token, "/v1/log", &state)
+	if state.Key != f.Evidence.Key() {
+		t.Errorf("the log's key is %q", state.Key)
+	}
+	var export serve.Export
+	c.get(token, "/v1/agents/"+f.Agents["notebook"]+"/evidence", &export)
+	if len(export.Logs) != 1 || len(export.Logs[0].Entries) != len(export.Envelopes) {
+		t.Fatalf("%d envelopes, proven by %+v", len(export.Envelopes), export.Logs)
+	}
+	tree, err := logproof.Open([]byte(export.Logs[0].Checkpoint), state.Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, e := range export.Logs[0].Entries {
+		envelope, err := attest.Open(export.Envelopes[i])
+		if err != nil || envelope.Digest() != e.Statement {
+			t.Errorf("entry %d is of %s: %v", i, e.Statement, err)
+		}
+		if err := tree.Includes(e.Statement, e.Index, e.Proof); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := f.Evidence.Append(t.Context(), []predicate.Digest{predicate.DigestOf([]byte("more"))}); err != nil {
+		t.Fatal(err)
+	}
+	var growth serve.LogGrowth
+	c.get(token, fmt.Sprintf("/v1/log/growth?from=%d", tree.Size), &growth)
+	grown, err := logproof.Open([]byte(growth.Checkpoint), state.Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := grown.Extends(tree, growth.Proof); err != nil || grown.Size <= tree.Size {
+		t.Errorf("from %d to %d: %v", tree.Size, grown.Size, err)
+	}
+	if w := c.ask(http.MethodGet, fmt.Sprintf("/v1/log/growth?from=%d", grown.Size+1), "", bearer(token)...); w.Code != http.StatusUnprocessableEntity {
+		t.Errorf("of a size that it has not: %d", w.Code)
 	}
 }
 

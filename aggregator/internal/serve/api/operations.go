@@ -146,6 +146,23 @@ func (o operations) evidence() {
 		})
 }
 
+type growthQuery struct {
+	From uint64 `query:"from" maximum:"4611686018427387904" doc:"The size that the log had in an earlier checkpoint."`
+}
+
+func (o operations) log() {
+	add(o, access.PostureRead, get("get-log", "/v1/log", "Transparency log", "The log of all that was accepted: its key and its latest signed checkpoint.", "evidence"),
+		func(ctx context.Context, _ access.Principal, _ *none) (*body[serve.LogState], error) {
+			doc, err := o.cfg.Service.LogState(ctx)
+			return &body[serve.LogState]{doc}, err
+		})
+	add(o, access.PostureRead, get("prove-log-growth", "/v1/log/growth", "Growth of the log", "The proof that the log has only grown since a checkpoint that you kept: nothing before it was changed, moved or taken out.", "evidence"),
+		func(ctx context.Context, _ access.Principal, in *growthQuery) (*body[serve.LogGrowth], error) {
+			doc, err := o.cfg.Service.LogGrowth(ctx, in.From)
+			return &body[serve.LogGrowth]{doc}, err
+		})
+}
+
 // GiveUpRequest names a plan that cannot be read again.
 type GiveUpRequest struct {
 	Partition int    `json:"partition" minimum:"0" maximum:"2147483647"`
