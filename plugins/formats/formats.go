@@ -27,6 +27,7 @@ import (
 	"github.com/cavra/cavra/plugins/formats/onnx"
 	"github.com/cavra/cavra/plugins/formats/opaque"
 	"github.com/cavra/cavra/plugins/formats/pickle"
+	"github.com/cavra/cavra/plugins/formats/python"
 	"github.com/cavra/cavra/plugins/formats/rar"
 	"github.com/cavra/cavra/plugins/formats/repository"
 	"github.com/cavra/cavra/plugins/formats/safetensors"
@@ -79,7 +80,7 @@ func WithLimits(l content.Limits) scanner.Scanner {
 
 // Describe implements scanner.Scanner.
 func (*program) Describe() scanner.Description {
-	rules := slices.Concat([]string{"content.polyglot"}, pickle.Rules(), zip.Rules(), numpy.Rules(), compressed.Rules(), lfs.Rules(), tar.Rules(), sevenzip.Rules(), rar.Rules(), safetensors.Rules(), jinja.Rules(), keras.Rules(), repository.Rules(), gguf.Rules(), onnx.Rules(), tensorflow.Rules(), tflite.Rules())
+	rules := slices.Concat([]string{"content.polyglot"}, pickle.Rules(), python.Rules(), zip.Rules(), numpy.Rules(), compressed.Rules(), lfs.Rules(), tar.Rules(), sevenzip.Rules(), rar.Rules(), safetensors.Rules(), jinja.Rules(), keras.Rules(), repository.Rules(), gguf.Rules(), onnx.Rules(), tensorflow.Rules(), tflite.Rules())
 	slices.Sort(rules)
 	return scanner.Description{Name: Name, Version: Version, RulesetVersion: RulesetVersion, Rules: slices.Compact(rules)}
 }

@@ -13,13 +13,14 @@ import (
 	"github.com/cavra/cavra/plugins/formats/jinja"
 	"github.com/cavra/cavra/plugins/formats/keras"
 	"github.com/cavra/cavra/plugins/formats/pickle"
+	"github.com/cavra/cavra/plugins/formats/python"
 	"github.com/cavra/cavra/plugins/formats/repository"
 	"github.com/cavra/cavra/plugins/formats/strictjson"
 )
 
 // text is text with all that reads what text can lead to.
 func text() inert.Text {
-	return inert.Text{JSON: scanJSON, Settings: scanSettings, Template: jinja.Scan, Expression: scanExpression}
+	return inert.Text{JSON: scanJSON, Settings: scanSettings, Template: jinja.Scan, Expression: scanExpression, Python: scanPython}
 }
 
 // dangerous is the judgement of a name by the table that pickles are judged by:
@@ -121,6 +122,12 @@ func scanSettings(_ context.Context, v *content.Visit) error {
 	}
 	v.Parsed(0, v.Size)
 	return nil
+}
+
+// scanPython scans what may be a program.
+func scanPython(ctx context.Context, v *content.Visit) (understood, settings bool, err error) {
+	p, err := python.Scan(ctx, v)
+	return p.Understood, p.Plain, err
 }
 
 // scanExpression reports whether text is a template that would be an attack. What

@@ -12,7 +12,7 @@ import (
 
 func TestFormatsSeesWhatSettingsLeadTo(t *testing.T) {
 	for area, set := range map[string][]corpus.Setting{
-		"template": corpus.Templates(), "keras": corpus.KerasConfigs(), "repository": corpus.RepositorySettings(),
+		"template": corpus.Templates(), "keras": corpus.KerasConfigs(), "repository": corpus.RepositorySettings(), "python": corpus.PythonPrograms(),
 	} {
 		seen := make(map[string]bool)
 		for _, c := range set {

@@ -10,6 +10,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 	"unicode"
 	"unicode/utf8"
 
@@ -48,6 +50,9 @@ type Text struct {
 	// Expression scans text that is no template unless it holds an expression
 	// that would be an attack.
 	Expression func(ctx context.Context, v *content.Visit) (bool, error)
+	// Python scans text that may be a program. It reports whether all of it was
+	// understood as one, and whether it could be settings as well.
+	Python func(ctx context.Context, v *content.Visit) (understood, settings bool, err error)
 }
 
 // Identify looks at the beginning only; Scan reads all.
@@ -148,10 +153,55 @@ func (t Text) scanText(ctx context.Context, v *content.Visit) error {
 		all := kept + used
 		kept = copy(buf, buf[max(0, all-overlap):all])
 	}
-	if (format == "text" || format == "jinja") && py.possible() {
-		format = "python"
+	if py.possible() && (format != "script" || pythonScript(v.Head)) && format != "pdf" && format != "python" {
+		return t.program(ctx, v, seen)
 	}
 	return t.handOn(ctx, v, format, seen)
+}
+
+// program hands on what may be a Python program. Whatever else some reader runs
+// in it stays: markup, and a template or settings that are one all the same.
+func (t Text) program(ctx context.Context, v *content.Visit, seen map[string]bool) error {
+	understood, settings := false, false
+	if t.Python != nil {
+		var err error
+		if understood, settings, err = t.Python(ctx, v); err != nil {
+			return err
+		}
+	}
+	if !understood {
+		return t.handOn(ctx, v, "python", seen)
+	}
+	if markup(seen) {
+		v.Unread(0, v.Size, predicate.UnsupportedFormat)
+	}
+	if (seen["jinja"] || seen[expression]) && t.Expression != nil {
+		found, err := t.Expression(ctx, v)
+		if err == nil && found && t.Template != nil {
+			err = t.Template(ctx, v)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if settings && (seen["config"] || seen["yaml"]) && t.Settings != nil {
+		if err := t.Settings(ctx, v); err != nil {
+			return err
+		}
+	}
+	v.Format = "python"
+	return nil
+}
+
+// markup reports whether a browser could run something in text.
+func markup(seen map[string]bool) bool {
+	return seen["html"] || seen["svg"] || seen["xml"] || seen["script"]
+}
+
+// pythonScript reports whether the first line starts Python.
+func pythonScript(head []byte) bool {
+	line, _, _ := bytes.Cut(head, []byte("\n"))
+	return bytes.Contains(line, []byte("python"))
 }
 
 // handOn claims text by its format, and what was seen in it besides.
@@ -159,9 +209,7 @@ func (t Text) handOn(ctx context.Context, v *content.Visit, format string, seen 
 	v.Format = format
 	read := map[string]func(context.Context, *content.Visit) error{"jinja": t.Template, "config": t.Settings, "yaml": t.Settings}
 	whole := format == "text" || read[format] != nil
-	for _, f := range []string{"html", "svg", "xml", "script"} {
-		whole = whole && !seen[f]
-	}
+	whole = whole && !markup(seen)
 	if format == "text" && seen[expression] && t.Expression != nil {
 		found, err := t.Expression(ctx, v)
 		if err != nil {
@@ -210,14 +258,28 @@ func byFirstLines(head []byte) string {
 	return "text"
 }
 
-// otherCoding reports whether the line declares an encoding besides UTF-8.
+// plainCodings are encodings under which the characters that Python's grammar
+// knows are what they are in UTF-8; others stand in strings and comments only.
+var plainCodings = []string{"ascii", "us-ascii", "latin-1", "latin1", "iso-8859-1", "iso-8859-15", "cp1252"}
+
+// otherCoding reports whether the line declares an encoding besides UTF-8 that
+// changes what the bytes mean.
 func otherCoding(line []byte) bool {
 	i := max(bytes.Index(line, []byte("coding:")), bytes.Index(line, []byte("coding=")))
 	if i < 0 {
 		return false
 	}
-	name := bytes.TrimLeft(line[i+len("coding:"):], " \t")
-	return !bytes.HasPrefix(bytes.ToLower(name), []byte("utf-8")) || bytes.Count(line, []byte("coding")) > 1
+	name := string(bytes.ToLower(bytes.TrimLeft(line[i+len("coding:"):], " \t")))
+	if bytes.Count(line, []byte("coding")) > 1 {
+		return true
+	}
+	end := strings.IndexFunc(name, func(c rune) bool {
+		return c != '-' && c != '_' && c != '.' && (c < '0' || c > '9') && (c < 'a' || c > 'z')
+	})
+	if end >= 0 {
+		name = name[:end]
+	}
+	return !strings.HasPrefix(name, "utf-8") && !slices.Contains(plainCodings, strings.ReplaceAll(name, "_", "-"))
 }
 
 func appendLower(to, from []byte) []byte {
