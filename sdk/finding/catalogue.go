@@ -15,16 +15,19 @@ import (
 // Rule is what a rule id stands for.
 type Rule struct {
 	ID string `json:"id"`
-	// Class is the finding class, such as "code_execution_on_load".
+	// Class is the finding class, such as "code_execution_on_load"; classes.json
+	// lists them.
 	Class    string   `json:"class"`
 	Severity Severity `json:"severity"`
 	// Score is the rule's weight in an artifact's risk score, 0 to 100.
 	Score       int    `json:"score"`
 	Title       string `json:"title"`
 	Description string `json:"description"`
+	// Why says what is at stake, where the class does not say it well enough.
+	Why string `json:"why,omitempty"`
 	// Fix says what a person does about it.
 	Fix string `json:"fix"`
-	// References are CWE, CVE or ATLAS ids, or addresses.
+	// References are ids of CWE, CVE or MITRE ATLAS.
 	References []string `json:"references,omitempty"`
 }
 

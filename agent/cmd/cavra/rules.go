@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -12,12 +14,21 @@ import (
 func newRules() *cobra.Command {
 	rules := &cobra.Command{Use: "rules", Short: "Explain the rules that findings name", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
+	var all bool
+	show := &cobra.Command{Use: "show RULE…", Short: "Say what a rule means, why it matters and what to do about it",
+		Example: "  cavra rules show pickle.import.dangerous\n  cavra rules show --all",
+		Args: func(_ *cobra.Command, args []string) error {
+			if all == (len(args) > 0) {
+				return errors.New("show which rule? Give a RULE, or --all (cavra rules list shows their ids)")
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error { return showRules(cmd.OutOrStdout(), args) }}
+	show.Flags().BoolVar(&all, "all", false, "show every rule")
 	rules.AddCommand(
 		&cobra.Command{Use: "list", Short: "List all rules with severity and score", Args: cobra.NoArgs,
 			RunE: func(cmd *cobra.Command, _ []string) error { return listRules(cmd) }},
-		&cobra.Command{Use: "show RULE", Short: "Say what a rule means and what to do about it", Args: cobra.ExactArgs(1),
-			Example: "  cavra rules show pickle.import.dangerous",
-			RunE:    func(cmd *cobra.Command, args []string) error { return showRule(cmd, args[0]) }},
+		show,
 	)
 	return rules
 }
@@ -36,16 +47,74 @@ func listRules(cmd *cobra.Command) error {
 	return err
 }
 
-func showRule(cmd *cobra.Command, id string) error {
+// showRules prints the pages of rules; of all of them without ids.
+func showRules(w io.Writer, ids []string) error {
 	c, err := finding.Shipped()
 	if err != nil {
 		return err
 	}
-	r, ok := c.Rule(id)
-	if !ok {
-		return fmt.Errorf("rule %q is not known: cavra rules list shows all", id)
+	pages, err := c.Pages()
+	if err != nil {
+		return err
 	}
-	_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s\n\n%s.\n%s\n\nSeverity    %s, score %d\nClass       %s\nWhat to do  %s\nReferences  %s\n",
-		r.ID, r.Title, r.Description, r.Severity, r.Score, r.Class, r.Fix, strings.Join(r.References, ", "))
+	if len(ids) == 0 {
+		for _, r := range c.Rules() {
+			ids = append(ids, r.ID)
+		}
+	}
+	var b strings.Builder
+	for i, id := range ids {
+		p, err := pages.Page(id)
+		if err != nil {
+			return fmt.Errorf("%w: cavra rules list shows all", err)
+		}
+		if i > 0 {
+			b.WriteString("\n")
+		}
+		writePage(&b, p, pages.ATLASVersion)
+	}
+	_, err = io.WriteString(w, b.String())
 	return err
+}
+
+// writePage lays a rule's page out for a terminal.
+func writePage(b *strings.Builder, p finding.Page, atlas string) {
+	fmt.Fprintf(b, "%s\n%s\n\n", p.ID, p.Title)
+	item(b, "What it is", p.Description)
+	item(b, "Why it matters", p.Why)
+	item(b, "What to do", p.Fix)
+	item(b, "Severity", fmt.Sprintf("%s, score %d", p.Severity, p.Score))
+	item(b, "Class", p.Class+": "+p.ClassTitle)
+	for _, id := range p.CWE {
+		item(b, "CWE", id+"  https://cwe.mitre.org/data/definitions/"+strings.TrimPrefix(id, "CWE-")+".html")
+	}
+	for _, id := range p.CVE {
+		item(b, "CVE", id+"  https://www.cve.org/CVERecord?id="+id)
+	}
+	for _, t := range p.ATLAS {
+		item(b, "MITRE ATLAS", t.ID+"  "+t.Title+" ("+atlas+")")
+	}
+}
+
+// item writes one member of a page, its text folded beside its name.
+func item(b *strings.Builder, name, text string) {
+	const indent, width = 16, 84
+	line := fmt.Sprintf("%-*s", indent, name)
+	column := len(line)
+	b.WriteString(line)
+	for i, word := range strings.Split(text, " ") {
+		n := len([]rune(word))
+		switch {
+		case i == 0:
+		case column+1+n > indent+width:
+			fmt.Fprintf(b, "\n%*s", indent, "")
+			column = indent
+		default:
+			b.WriteString(" ")
+			column++
+		}
+		b.WriteString(word)
+		column += n
+	}
+	b.WriteString("\n")
 }
