@@ -59,6 +59,8 @@ type directory struct {
 	// tooMany is set when there are more entries than the scan takes, and disks
 	// when the archive says that it is one part of several.
 	tooMany, disks bool
+	// twoEnds is set when the two end records say different things.
+	twoEnds bool
 }
 
 // entry is a member as the central directory has it, and later its local header.
@@ -115,10 +117,8 @@ func readDirectory(ctx context.Context, v *content.Visit) (*directory, error) {
 	d.disks = string(rec[4:8]) != "\x00\x00\x00\x00" && string(rec[4:8]) != "\xff\xff\xff\xff" || rec[8] != rec[10] || rec[9] != rec[11]
 	d.count = uint64(binary.LittleEndian.Uint16(rec[10:]))
 	size, offset := uint64(binary.LittleEndian.Uint32(rec[12:])), uint64(binary.LittleEndian.Uint32(rec[16:]))
-	if d.count == 0xffff || size == 0xffffffff || offset == 0xffffffff {
-		if size, offset, err = d.end64(v, at, size, offset); err != nil {
-			return nil, err
-		}
+	if size, offset, err = d.end64(v, at, size, offset); err != nil {
+		return nil, err
 	}
 	if size > uint64(d.tail) || offset > 1<<62 {
 		return nil, nil
@@ -165,7 +165,9 @@ func hasSignature(v *content.Visit, at int64, sig string) (int64, bool, error) {
 	return at, string(b[:]) == sig, nil
 }
 
-// end64 follows the zip64 locator before the end record, when it is there.
+// end64 follows the zip64 locator before the end record, when it is there. Python
+// and torch go by its record even where the plain one has room for all numbers, as
+// newer versions of torch write it; others do not, so both have to agree.
 func (d *directory) end64(v *content.Visit, at int64, size, offset uint64) (uint64, uint64, error) {
 	loc := at - sizeLocator64
 	if _, ok, err := hasSignature(v, loc, sigLocator64); !ok || err != nil {
@@ -194,8 +196,10 @@ func (d *directory) end64(v *content.Visit, at int64, size, offset uint64) (uint
 	}
 	d.tail = rec
 	d.records = append(d.records, extent{rec, rec + sizeEnd64}, extent{loc, loc + sizeLocator64})
-	d.count = binary.LittleEndian.Uint64(r[32:])
-	return binary.LittleEndian.Uint64(r[40:]), binary.LittleEndian.Uint64(r[48:]), nil
+	size64, offset64, count := binary.LittleEndian.Uint64(r[40:]), binary.LittleEndian.Uint64(r[48:]), binary.LittleEndian.Uint64(r[32:])
+	d.twoEnds = size != 0xffffffff && size != size64 || offset != 0xffffffff && offset != offset64 || d.count != 0xffff && d.count != count
+	d.count = count
+	return size64, offset64, nil
 }
 
 func (d *directory) readEntries(ctx context.Context, v *content.Visit, size int64) error {

@@ -141,6 +141,9 @@ func (a *archive) checkDirectory(ctx context.Context) error {
 		a.Found("archive.malformed", where, d.tail, "a part of several")
 		a.Unread(d.tail, d.tail, predicate.Malformed)
 	}
+	if d.twoEnds {
+		a.Found("archive.malformed", where, d.tail, "the end records disagree")
+	}
 	if d.shift != 0 {
 		a.Found("archive.malformed", where, 0, "offsets do not count from the beginning")
 	}
