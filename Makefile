@@ -71,6 +71,15 @@ bench: build engine ## Measure against picklescan, openssl, cat, and ingest (nee
 bench-peers: build engine ## Compare detection with picklescan, modelscan, fickling and modelaudit (needs python3 with pip)
 	go run ./testbed/bench -bin $(BIN) -peers
 
+.PHONY: chaos
+chaos: build engine ## Faults in a running fleet: reports signed and present after each, and the time to recover
+	cd testbed && go test -count=1 -timeout 10m -v -run 'TestChaos$$' ./scenario
+
+.PHONY: chaos-long
+chaos-long: build engine ## The same with longer faults, five times over, and over Apache Kafka (needs Java and Maven; takes half an hour)
+	cd testbed && CAVRA_SCENARIO_LONG=1 go test -count=1 -timeout 60m -v -run 'TestChaos$$' ./scenario
+	CAVRA_SCENARIO_LONG=1 go test -tags kafka -count=1 -timeout 60m -v -run 'TestChaosOverKafka' ./testbed/scenario
+
 .PHONY: scenario-long
 scenario-long: build engine ## The crash scenario with 2,000 files and more kills (takes some five minutes)
 	cd testbed && CAVRA_SCENARIO_LONG=1 go test -count=1 -timeout 20m -v -run 'TestKilledAnywhere$$' ./scenario

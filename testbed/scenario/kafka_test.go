@@ -136,6 +136,34 @@ func TestRebalanceOverKafka(t *testing.T) {
 	w.judge(w.agent)
 }
 
+// TestChaosOverKafka lets the broker be away, and two aggregators be replaced one
+// after the other, and counts what is there after each.
+func TestChaosOverKafka(t *testing.T) {
+	t.Parallel()
+	dir := folder(t)
+	p := programs(t)
+	c := startKafka(t, dir)
+	c.postgres(t, dir)
+	w := inChaos(t, func() *world { return c.over(t, dir, p) })
+	rounds, away := chaosTimes()
+	chaos(w, []fault{
+		{"broker killed and away", func(w *world, away time.Duration) {
+			w.must(c.broker.Kill())
+			w.pause(away)
+			w.must(c.broker.Restart(w.ctx))
+		}},
+		{"aggregators replaced one after the other", func(w *world, away time.Duration) {
+			second := c.second(w)
+			defer second.Close()
+			w.must(second.Start(w.ctx))
+			w.pause(away)
+			w.aggregator.Kill()
+			w.must(w.aggregator.Start(w.ctx))
+			w.must(second.Stop())
+		}},
+	}, rounds, away)
+}
+
 // running starts what does not run.
 func (w *world) running() {
 	w.t.Helper()

@@ -37,20 +37,31 @@ func Isolated(args ...string) *exec.Cmd {
 	return cmd
 }
 
-// loopbackUp starts the namespace's one interface.
-func loopbackUp() error {
+// errOutside protects the machine's own network.
+var errOutside = errors.New("not in a namespace of its own")
+
+// Mend starts the namespace's one interface.
+func Mend() error { return loopback(unix.IFF_UP | unix.IFF_RUNNING) }
+
+// Cut stops it: what is on its way is lost, and connections wait.
+func Cut() error { return loopback(0) }
+
+func loopback(flags uint16) error {
+	if os.Getenv(Namespace) == "" {
+		return errOutside
+	}
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return fmt.Errorf("start loopback: %w", err)
+		return fmt.Errorf("set loopback: %w", err)
 	}
 	defer unix.Close(fd) //nolint:errcheck // nothing was written
 	req, err := unix.NewIfreq("lo")
 	if err != nil {
-		return fmt.Errorf("start loopback: %w", err)
+		return fmt.Errorf("set loopback: %w", err)
 	}
-	req.SetUint16(unix.IFF_UP | unix.IFF_RUNNING)
+	req.SetUint16(flags)
 	if err := unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, req); err != nil {
-		return fmt.Errorf("start loopback: %w", err)
+		return fmt.Errorf("set loopback: %w", err)
 	}
 	return nil
 }
@@ -72,10 +83,7 @@ const receiveBuffer = 256 << 20
 
 // Start brings the loopback interface up and captures.
 func Start() (*Capture, error) {
-	if os.Getenv(Namespace) == "" {
-		return nil, errors.New("capture: not in a namespace of its own")
-	}
-	if err := loopbackUp(); err != nil {
+	if err := Mend(); err != nil {
 		return nil, err
 	}
 	all := int(binary.NativeEndian.Uint16([]byte{0, unix.ETH_P_ALL}))

@@ -15,7 +15,7 @@ func keep(b *row.Batch, receipt *row.Receipt, p predicate.Predicate, envelope []
 		Digest: receipt.Digest, Previous: l.Previous.Hex(), KeyID: l.KeyID.Hex(),
 		Type: predicate.Short(p.PredicateType()), Outcome: receipt.Outcome,
 		SignedAt: row.Time(l.SignedAt), ReceivedAt: receipt.ReceivedAt,
-		Topic: receipt.Topic, Partition: receipt.Partition, Offset: receipt.Offset, Envelope: envelope, LogIndex: row.NotLogged,
+		Topic: receipt.Topic, Partition: receipt.Partition, Offset: receipt.Offset, Envelope: envelope,
 	})
 	switch p := p.(type) {
 	case *predicate.Scan:

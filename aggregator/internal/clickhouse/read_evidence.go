@@ -23,11 +23,12 @@ type Statement struct {
 	Offset     int64     `ch:"offset"`
 	// Envelope is the DSSE envelope, byte for byte as it arrived.
 	Envelope string `ch:"envelope"`
-	// LogIndex is row.NotLogged, or the statement's entry of the transparency log.
-	LogIndex int64 `ch:"log_index"`
+	// Log is the transparency log that has it, LogIndex its entry there.
+	Log      string `ch:"log"`
+	LogIndex uint64 `ch:"log_index"`
 }
 
-const statementColumns = `digest, agent, epoch, sequence, previous, key_id, type, outcome, signed_at, received_at, topic, partition, offset, envelope, log_index`
+const statementColumns = `digest, agent, epoch, sequence, previous, key_id, type, outcome, signed_at, received_at, topic, partition, offset, envelope, log, log_index`
 
 // Statement finds a statement by its digest.
 func (r *Reader) Statement(ctx context.Context, tenant, digest string) (Statement, bool, error) {

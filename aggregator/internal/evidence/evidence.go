@@ -56,7 +56,7 @@ type Config struct {
 
 // Log is an open log.
 type Log struct {
-	key      string
+	key, id  string
 	appender *tessera.Appender
 	reader   tessera.LogReader
 	await    *tessera.PublicationAwaiter
@@ -96,7 +96,8 @@ func openLog(ctx context.Context, cfg Config) (*Log, error) {
 		cancel()
 		return nil, err
 	}
-	l := &Log{key: key, appender: appender, reader: reader}
+	id := fmt.Sprintf("%s+%08x", signer.Name(), signer.KeyHash())
+	l := &Log{key: key, id: id, appender: appender, reader: reader}
 	l.await = tessera.NewPublicationAwaiter(background, reader.ReadCheckpoint, poll)
 	l.stop = func() error {
 		defer cancel()
@@ -137,6 +138,9 @@ func loadKey(cfg Config) (note.Signer, string, error) {
 
 // Key is the log's public key, as logproof.Open takes it.
 func (l *Log) Key() string { return l.key }
+
+// ID is the log's name with its key's hash: no other log has it.
+func (l *Log) ID() string { return l.id }
 
 // Append puts statements into the log and returns their indexes, once a published
 // checkpoint commits to all of them.

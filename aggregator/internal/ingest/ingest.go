@@ -9,7 +9,8 @@
 // Kafka is told trails all this and decides nothing.
 //
 // It guarantees that an offset is passed only when its receipt is durable, that a
-// plan has the same rows whoever runs it and however often, that what passes is
+// plan has the same rows whoever runs it and however often (but for the entries of
+// the transparency log, of which a second run makes others), that what passes is
 // tried again and what does not stops its partition and no other, and that both
 // can be seen in Health. Two aggregators that believe they have the same
 // partition do each other no harm: only one can record a plan, and either may
@@ -57,6 +58,8 @@ type Rows interface {
 
 // Log is the transparency log. It returns once the entries can be proven.
 type Log interface {
+	// ID tells it from every other log.
+	ID() string
 	Append(ctx context.Context, statements []predicate.Digest) ([]uint64, error)
 }
 

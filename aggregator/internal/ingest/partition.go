@@ -282,7 +282,7 @@ func (w *worker) publish(ctx context.Context, rows *row.Batch) error {
 		return w.fail(err, true)
 	}
 	for i := range rows.Statements {
-		rows.Statements[i].LogIndex = int64(indexes[i])
+		rows.Statements[i].Log, rows.Statements[i].LogIndex = w.cfg.Evidence.ID(), indexes[i]
 	}
 	return nil
 }

@@ -338,17 +338,17 @@ func (w *world) judgeLog(a *aggregator) {
 	w.tb.Helper()
 	var digests []predicate.Digest
 	var indexes []uint64
-	rows := w.query(a, "SELECT digest, log_index FROM statements FINAL ORDER BY digest")
+	rows := w.query(a, "SELECT digest, log, log_index FROM statements FINAL ORDER BY digest")
 	for rows.Next() {
-		var digest string
-		var index int64
-		if err := rows.Scan(&digest, &index); err != nil {
+		var digest, log string
+		var index uint64
+		if err := rows.Scan(&digest, &log, &index); err != nil {
 			w.tb.Fatal(err)
 		}
-		if index < 0 {
+		if log != a.log.ID() {
 			w.tb.Fatalf("statement %s is not in the log", digest)
 		}
-		digests, indexes = append(digests, predicate.Digest("sha256:"+digest)), append(indexes, uint64(index))
+		digests, indexes = append(digests, predicate.Digest("sha256:"+digest)), append(indexes, index)
 	}
 	w.closed(rows)
 	proofs, err := a.log.Include(context.Background(), indexes)

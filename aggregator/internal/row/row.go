@@ -70,13 +70,11 @@ type Statement struct {
 	Partition  int32     `ch:"partition"`
 	Offset     int64     `ch:"offset"`
 	Envelope   []byte    `ch:"envelope"`
-	// LogIndex is the entry of the transparency log that is the statement's;
-	// NotLogged where there is no log.
-	LogIndex int64 `ch:"log_index"`
+	// Log is the transparency log that has the statement, by its id, and LogIndex
+	// its entry there. Log is empty where there is none.
+	Log      string `ch:"log"`
+	LogIndex uint64 `ch:"log_index"`
 }
-
-// NotLogged is the LogIndex of a statement that no transparency log has.
-const NotLogged = -1
 
 // Scan is a scan statement in numbers.
 type Scan struct {

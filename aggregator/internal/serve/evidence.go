@@ -7,7 +7,6 @@ import (
 
 	"github.com/cavra/cavra/aggregator/internal/clickhouse"
 	"github.com/cavra/cavra/aggregator/internal/evidence"
-	"github.com/cavra/cavra/aggregator/internal/row"
 )
 
 // ErrNoLog says that this aggregator keeps no transparency log.
@@ -45,9 +44,9 @@ func (s *Service) logs(ctx context.Context, rows []clickhouse.Statement) ([]LogP
 	out := LogProof{Key: s.cfg.Evidence.Key()}
 	var indexes []uint64
 	for _, r := range rows {
-		if r.LogIndex != row.NotLogged {
-			indexes = append(indexes, uint64(r.LogIndex))
-			out.Entries = append(out.Entries, LogEntry{Statement: digestOf(r.Digest), Index: uint64(r.LogIndex)})
+		if r.Log == s.cfg.Evidence.ID() { // and not another aggregator's
+			indexes = append(indexes, r.LogIndex)
+			out.Entries = append(out.Entries, LogEntry{Statement: digestOf(r.Digest), Index: r.LogIndex})
 		}
 	}
 	if len(indexes) == 0 {

@@ -181,7 +181,7 @@ func (f *Fleet) take(r *row.Range) {
 		f.tb.Fatal(err)
 	}
 	for i := range batch.Statements {
-		batch.Statements[i].LogIndex = int64(indexes[i])
+		batch.Statements[i].Log, batch.Statements[i].LogIndex = f.Evidence.ID(), indexes[i]
 	}
 	if err := f.db.Insert(ctx, batch, fmt.Sprintf("plan %d", r.From)); err != nil {
 		f.tb.Fatal(err)

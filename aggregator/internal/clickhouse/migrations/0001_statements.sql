@@ -84,8 +84,9 @@ CREATE TABLE IF NOT EXISTS statements{on_cluster}
     partition    Int32,
     offset       Int64,
     envelope     String CODEC(ZSTD(3)),
-    -- its entry of the transparency log; -1 where there is no log
-    log_index    Int64,
+    -- the transparency log that has it, and its entry there; empty where none has
+    log          LowCardinality(String),
+    log_index    UInt64,
     INDEX by_digest digest TYPE bloom_filter GRANULARITY 1
 )
 ENGINE = {replacing}
