@@ -15,6 +15,7 @@ import (
 	"github.com/cavra/cavra/plugins/formats/pickle"
 	"github.com/cavra/cavra/plugins/formats/python"
 	"github.com/cavra/cavra/plugins/formats/repository"
+	"github.com/cavra/cavra/plugins/formats/skops"
 	"github.com/cavra/cavra/plugins/formats/strictjson"
 )
 
@@ -63,6 +64,11 @@ func settings(v *content.Visit, b []byte, place func(int) int64) error {
 	if err != nil {
 		return err
 	}
+	table, err := pickle.Shipped()
+	if err != nil {
+		return err
+	}
+	judge := func(module, name string) string { return table.Judge(module, name).Judged }
 	mark := 0
 	if strings.HasPrefix(string(b[:min(3, len(b))]), "\ufeff") {
 		mark = 3
@@ -71,6 +77,7 @@ func settings(v *content.Visit, b []byte, place func(int) int64) error {
 	roots, err := document.Read(b[mark:], func(key string, at int) {
 		keras.Duplicate(v, key, in(at))
 		repository.Duplicate(v, key, in(at))
+		skops.Duplicate(v, key, in(at))
 	})
 	whole := err == nil
 	for _, root := range roots {
@@ -79,6 +86,7 @@ func settings(v *content.Visit, b []byte, place func(int) int64) error {
 		}
 		keras.Check(v, root, bad, in)
 		repository.Check(v, root, bad, in)
+		skops.Check(v, root, judge, in)
 		root.Walk(func(n *document.Node) {
 			for _, t := range n.All("chat_template") {
 				whole = templates(v, t, in) && whole

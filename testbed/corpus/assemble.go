@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
+	"strconv"
 
 	"github.com/cavra/cavra/schemas/predicate"
 )
@@ -12,9 +13,12 @@ import (
 // inertWord is what dangerous functions would be given.
 const inertWord = "cavra-inert-sample"
 
-func le16(n int) string { return string(binary.LittleEndian.AppendUint16(nil, uint16(n))) }
-func le32(n int) string { return string(binary.LittleEndian.AppendUint32(nil, uint32(n))) }
-func le64(n int) string { return string(binary.LittleEndian.AppendUint64(nil, uint64(n))) }
+func le16(n int) string    { return string(binary.LittleEndian.AppendUint16(nil, uint16(n))) }
+func le32(n int) string    { return string(binary.LittleEndian.AppendUint32(nil, uint32(n))) }
+func be32(n int) string    { return string(binary.BigEndian.AppendUint32(nil, uint32(n))) }
+func be64(n int) string    { return string(binary.BigEndian.AppendUint64(nil, uint64(n))) }
+func decimal(n int) string { return strconv.Itoa(n) }
+func le64(n int) string    { return string(binary.LittleEndian.AppendUint64(nil, uint64(n))) }
 
 // Opcodes of the pickle language that need an argument.
 func proto(n byte) string                 { return "\x80" + string([]byte{n}) }
