@@ -61,6 +61,15 @@ test-web: build engine ## Drive the page in a real browser (needs Debian's packa
 test-python: ## Compare the pickle scanner with CPython's unpicklers (needs python3)
 	cd plugins && go test -tags python ./formats/pickle
 
+# Needs more: Python, and PyPI. All of it takes 6 GB.
+.PHONY: real-models
+real-models: build ## Scan 1,300 models that real frameworks save, and print the false alarms (needs python3 with pip)
+	go run ./testbed/realmodels -bin $(BIN)
+
+.PHONY: real-models-small
+real-models-small: build ## The same with scikit-learn, scipy, pandas and numpy alone; more than 2 % of alarms fail
+	go run ./testbed/realmodels -bin $(BIN) -small
+
 # Needs more: Python, and openssl.
 .PHONY: bench
 bench: build engine ## Measure against picklescan, openssl, cat, and ingest (needs python3 with pip, and openssl)

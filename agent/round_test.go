@@ -284,7 +284,7 @@ func TestPrivacyOfARound(t *testing.T) {
 		r.put("acme-codename/model.pkl", "cacme_internal\nlaunch\n(tR.")
 		r.once()
 		all := bytes.Join(r.payloads, []byte("\n"))
-		for _, name := range []string{"acme-codename", "acme_internal", "launch", filepath.Base(r.tree)} {
+		for _, name := range []string{"acme-codename", "acme_internal", "launch", filepath.Base(filepath.Dir(r.tree))} {
 			if bytes.Contains(all, []byte(name)) != shown {
 				t.Errorf("privacy %s: %q leaves: %t", privacy, name, !shown)
 			}

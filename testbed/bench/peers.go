@@ -6,7 +6,6 @@ import (
 	"context"
 	"embed"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -202,25 +201,5 @@ func (b *bench) installPeer(ctx context.Context, name string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	venv := filepath.Join(b.cache, name+"-"+predicate.DigestOf(pinned).Hex()[:12])
-	if _, err := os.Stat(venv); err == nil {
-		return venv, nil
-	}
-	requirements := filepath.Join(b.dir, name+".txt")
-	if err := errors.Join(os.MkdirAll(b.cache, 0o755), os.WriteFile(requirements, pinned, 0o644)); err != nil {
-		return "", err
-	}
-	for _, args := range [][]string{
-		{"python3", "-m", "venv", venv},
-		{filepath.Join(venv, "bin", "pip"), "install", "--quiet", "--disable-pip-version-check", "--no-deps", "-r", requirements},
-	} {
-		out, err := stack.Command(ctx, nil, args[0], args[1:]...)
-		if err == nil && out.Code != 0 {
-			err = fmt.Errorf("%s: exit code %d: %s%s", args[0], out.Code, out.Stdout, out.Stderr)
-		}
-		if err != nil {
-			return "", errors.Join(fmt.Errorf("install %s (python3 with venv and PyPI are needed): %w", name, err), os.RemoveAll(venv))
-		}
-	}
-	return venv, nil
+	return stack.Venv(ctx, b.cache, name, pinned)
 }

@@ -295,14 +295,16 @@ func (m *machine) registerPair(code int64, module, name value) {
 	}
 }
 
-// persistentID is what torch refers to its storages by.
+// persistentID is what torch refers to storages and, before zip archives, to
+// classes by.
 func (m *machine) persistentID() bool {
 	if !m.has(1) {
 		return m.underflow()
 	}
+	what := persistent
 	if m.legacy.stage > 0 {
-		m.legacy.storage(m, m.top(1))
+		what = m.legacy.load(m, m.top(1))
 	}
-	m.become(len(m.stack)-1, persistent)
+	m.become(len(m.stack)-1, what)
 	return true
 }

@@ -66,8 +66,8 @@ type trial struct {
 	// or when it names what is dangerous.
 	imports bool
 	calls   bool
-	// named is set when the stream names anything.
-	named bool
+	// named is set when the stream names anything, danger when that is dangerous.
+	named, danger bool
 	// done is set when the stream reaches STOP, whole when that is the last byte.
 	done, whole bool
 }
@@ -84,7 +84,8 @@ func (m *machine) shown(done bool) trial {
 		if !dottedName(r.Module) || !dottedName(r.Name) {
 			continue
 		}
-		t.imports = t.imports || t.done || t.calls || m.table.Judge(r.Module, r.Name).Judged == predicate.JudgedDangerous
+		t.danger = t.danger || m.table.Judge(r.Module, r.Name).Judged == predicate.JudgedDangerous
+		t.imports = t.imports || t.done || t.calls || t.danger
 		if i >= maxShown {
 			break
 		}
@@ -109,12 +110,20 @@ func dottedName(s string) bool {
 
 // Imports reports whether the content begins as a pickle that imports anything
 // and either reaches its STOP, calls something, or names what is dangerous. It
-// is for content that a format says is plain data.
+// is for content that a format says is something else.
+//
+// Content that begins with PERSID, as a zip archive does, ends there for every
+// unpickler without a persistent_load, and torch's take no text. The line feeds
+// in an archive make a stream of what follows all the same, so that such content
+// has to name what is dangerous.
 func Imports(ctx context.Context, v *content.Visit) (bool, error) {
 	if len(v.Head) == 0 || arguments[v.Head[0]] == argUnknown {
 		return false, nil
 	}
 	t, err := try(ctx, v, 0)
+	if v.Head[0] == opPersID {
+		return t.danger, err
+	}
 	return t.imports, err
 }
 

@@ -75,15 +75,23 @@ func (l *legacyFile) key(v value) {
 	l.keys = append(l.keys, v)
 }
 
-// storage notes what a persistent id says of a storage.
-func (l *legacyFile) storage(m *machine, id value) {
+// load gives what torch's persistent_load returns for an id: a storage, whose
+// size is noted, or the class of a module that was saved with its source.
+func (l *legacyFile) load(m *machine, id value) value {
 	items := m.argumentsOf(id)
-	if len(items) < 5 || items[1].kind() != kindGlobal {
-		return
+	if len(items) < 2 || items[1].kind() != kindGlobal {
+		return persistent
 	}
-	if what, ok := m.word(items[0]); !ok || what != "storage" {
-		return
+	switch what, _ := m.word(items[0]); {
+	case what == "module":
+		return items[1]
+	case what == "storage" && len(items) >= 5:
+		l.storage(m, items)
 	}
+	return persistent
+}
+
+func (l *legacyFile) storage(m *machine, items []value) {
 	key, ok := m.word(items[2])
 	g := m.globals[items[1].index()]
 	size := storageSizes[g.name]

@@ -1,9 +1,4 @@
-"""Write real models with real frameworks, to measure false alarms on.
-
-    python3 -m venv venv
-    venv/bin/pip install numpy scipy pandas scikit-learn joblib statsmodels lightgbm xgboost-cpu catboost
-    venv/bin/python pickle_models.py DIR
-    CAVRA_REAL_MODELS=DIR go test -run TestRealModels -v .
+"""Save models with the frameworks of classic machine learning in the folder that is named.
 
 Each object is written with pickle in protocols 2 and 4, and with joblib plain and
 compressed. A framework that is not installed is said so and left out.
