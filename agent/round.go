@@ -190,9 +190,13 @@ func (r *round) flush(ctx context.Context) error {
 
 // tell appends the inventory and the bundles, when they changed or it is time.
 func (r *round) tell(ctx context.Context, l *discover.Listing, listed time.Time) error {
-	bundles, digests, err := r.bundles(l)
+	judged, totals, err := r.bundles(l)
 	if err != nil {
 		return err
+	}
+	digests := map[string]predicate.Digest{}
+	for _, b := range judged {
+		digests[b.Path] = b.Digest
 	}
 	refs := make([]sign.Reference, 0, len(l.Items))
 	for _, item := range l.Items {
@@ -218,6 +222,10 @@ func (r *round) tell(ctx context.Context, l *discover.Listing, listed time.Time)
 	if err != nil {
 		return err
 	}
+	bundles, err := r.bundleStatements(ctx, l, judged, totals)
+	if err != nil {
+		return err
+	}
 	statements := append(bundles, r.agent.maker.Inventory(r.scope.Connector, l.Root, id, listed, l.Complete(), refs)...)
 	if _, err := r.agent.spool.Append(ctx, statements...); err != nil {
 		return err
@@ -234,9 +242,9 @@ func roundID(at time.Time) (string, error) {
 	return fmt.Sprintf("r-%d-%s", at.UnixMilli(), hex.EncodeToString(random)), nil
 }
 
-// bundles judges the bundles of a scope and returns their statements, and their
-// digests by path.
-func (r *round) bundles(l *discover.Listing) ([]predicate.Predicate, map[string]predicate.Digest, error) {
+// bundles judges the bundles of a scope by their files, and adds up what was
+// covered of each.
+func (r *round) bundles(l *discover.Listing) ([]judge.BundleJudgement, map[string]coverage.Total, error) {
 	var all judge.Bundles
 	totals := map[string]coverage.Total{}
 	for _, item := range l.Items {
@@ -259,23 +267,37 @@ func (r *round) bundles(l *discover.Listing) ([]predicate.Predicate, map[string]
 		totals[item.Bundle] = t
 	}
 	judged, err := all.Judge()
+	return judged, totals, err
+}
+
+// bundleStatements has the bundles looked at as wholes and makes their statements.
+func (r *round) bundleStatements(ctx context.Context, l *discover.Listing, judged []judge.BundleJudgement, totals map[string]coverage.Total) ([]predicate.Predicate, error) {
+	inspector, err := r.agent.inspector(r.scope.Connector)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	digests := map[string]predicate.Digest{}
 	var statements []predicate.Predicate
-	now := time.Now()
 	for _, b := range judged {
-		digests[b.Path] = b.Digest
-		if b.Digest == "" {
+		files := b.Manifest()
+		if files == nil {
 			continue
 		}
+		res, err := inspector.Bundle(ctx, inspect.Scope{Root: l.Root, Locate: l.Locate}, b.Path, files)
+		if err != nil {
+			return nil, err
+		}
+		b = b.With(r.agent.judge.Artifact(res.Findings, res.FindingsOmitted, res.Coverage), coverage.Sum(res.Coverage).Complete)
 		t := totals[b.Path]
 		t.Complete = b.Complete
-		statements = append(statements, r.agent.maker.Scan(sign.Judged{
+		out := sign.Judged{
 			Artifact: predicate.Artifact{Kind: predicate.Bundle, Digest: b.Digest, Size: uint64(b.Size), Format: "bundle", Files: uint64(b.Files)},
-			Verdict:  b.Verdict, Score: b.Score, Total: t, Scanners: r.agent.programs(), Sandbox: r.agent.layers(), Started: now, Finished: now,
-		}))
+			Verdict:  b.Verdict, Score: b.Score, Total: t, FindingsOmitted: b.Omitted, Scanners: r.agent.programs(), Sandbox: r.agent.layers(),
+			Started: res.Started, Finished: res.Finished,
+		}
+		for _, f := range b.Findings {
+			out.Findings = append(out.Findings, sign.Finding{Finding: f.Finding, Rule: f.By})
+		}
+		statements = append(statements, r.agent.maker.Scan(out))
 	}
-	return statements, digests, nil
+	return statements, nil
 }

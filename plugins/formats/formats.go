@@ -97,7 +97,11 @@ func (p *program) Scan(ctx context.Context, target scanner.Target) (scanner.Repo
 	if err != nil {
 		return report, fmt.Errorf("scan artifact: %w", err)
 	}
+	v.Sibling = target.Siblings
 	err = p.Open(ctx, v)
+	if err == nil && v.Sibling != nil && repository.IsManifest(v.Head) {
+		err = scanBundle(ctx, v)
+	}
 	report.Format = v.Format
 	if report.Format == "" {
 		report.Format = scanner.Unknown

@@ -132,6 +132,16 @@ func scanSettings(_ context.Context, v *content.Visit) error {
 	return nil
 }
 
+// scanBundle judges a bundle as a whole by its manifest, which has been scanned
+// as what it is besides.
+func scanBundle(ctx context.Context, v *content.Visit) error {
+	bad, err := dangerous()
+	if err != nil {
+		return err
+	}
+	return repository.ScanBundle(ctx, v, bad)
+}
+
 // scanPython scans what may be a program.
 func scanPython(ctx context.Context, v *content.Visit) (understood, settings bool, err error) {
 	p, err := python.Scan(ctx, v)

@@ -95,8 +95,16 @@ func TestRepository(t *testing.T) {
 		{"yaml, alias", "x: &a os.system\ny:\n  _target_: *a\n", "config repository.target.dangerous"},
 		{"yaml, folded", "_target_: >-\n  os.system\n", "config repository.target.dangerous"},
 		{"yaml with plain tags", "a: !!python/tuple [1, 2]\n", "yaml"},
-		{"mlflow", "flavors:\n  python_function:\n    loader_module: mlflow.sklearn\n    model_path: model.pkl\n", "config repository.target.unknown"},
-		{"peft", `{"auto_mapping": {"base_model_class": "BertModel", "parent_library": "transformers.models.bert.modeling_bert"}, "peft_type": "LORA"}`, "json repository.target.unknown"},
+		{"mlflow", "flavors:\n  python_function:\n    loader_module: mlflow.sklearn\n    model_path: model.pkl\n", "config"},
+		{"mlflow with a loader of its own", "flavors:\n  python_function:\n    loader_module: mine\n", "config repository.target.unknown"},
+		{"hydra, vetted", `{"a": {"_target_": "torch.nn.Linear"}, "b": {"_target_": "torch.optim.AdamW"}, "c": {"_target_": "pytorch_lightning.Trainer"}}`, "json"},
+		{"hydra, a function of a vetted module", `{"_target_": "torch.nn.modules.linear.os.system"}`, "json repository.target.dangerous"},
+		{"hydra, below a vetted class", `{"_target_": "torch.nn.Module.load_state_dict"}`, "json repository.target.unknown"},
+		{"hydra, the list's own mark", `{"_target_": "torch.nn.*"}`, "json repository.target.unknown"},
+		{"peft with a base by a path", `{"base_model_name_or_path": "../../model", "peft_type": "LORA"}`, "json repository.base.path"},
+		{"peft with a base in a registry", `{"base_model_name_or_path": "org/model", "peft_type": "LORA"}`, "json"},
+		{"peft with a class of its own", `{"auto_mapping": {"base_model_class": "M", "parent_library": "transformers_modules.x.modeling_x"}}`, "json repository.target.unknown"},
+		{"peft", `{"auto_mapping": {"base_model_class": "BertModel", "parent_library": "transformers.models.bert.modeling_bert"}, "peft_type": "LORA"}`, "json"},
 	}
 	for _, tt := range tests {
 		if got := brief(scanWith(t, formats.New(), []byte(tt.content))); got != tt.want {

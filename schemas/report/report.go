@@ -182,4 +182,18 @@ type Bundle struct {
 	Score   int               `json:"score"`
 	// Complete says that every file was covered in full.
 	Complete bool `json:"complete"`
+	// Members are its files, in ascending order of path.
+	Members []Member `json:"members,omitempty"`
+	// Findings are those that only the bundle as a whole has; those of its files
+	// are with the artifacts.
+	Findings        []Finding `json:"findings,omitempty"`
+	FindingsOmitted uint64    `json:"findings_omitted,omitempty"`
+}
+
+// Member is a file of a bundle, by its path in it.
+type Member struct {
+	Path string `json:"path"`
+	// Digest is empty when the file could not be read.
+	Digest  predicate.Digest  `json:"digest"`
+	Verdict predicate.Verdict `json:"verdict"`
 }

@@ -45,3 +45,33 @@ func TestBundleDigestRefuses(t *testing.T) {
 		}
 	}
 }
+
+func TestManifestIsReadBack(t *testing.T) {
+	files := []File{{Path: "a \"b\"/ü.py", Digest: predicate.DigestOf([]byte("a")), Size: 1}, {Path: "config.json", Digest: predicate.DigestOf(nil)}}
+	m, err := Manifest(files)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := ParseManifest(m)
+	if err != nil || len(got) != 2 || got[0] != files[0] || got[1] != files[1] {
+		t.Errorf("read back %v (%v)", got, err)
+	}
+	for _, bad := range []string{"", ManifestHeader, string(m) + "x", string(m[:len(m)-1]), string(m) + string(m[len(ManifestHeader):])} {
+		if got, err := ParseManifest([]byte(bad)); err == nil {
+			t.Errorf("%q: read as %v", bad, got)
+		}
+	}
+}
+
+func FuzzParseManifest(f *testing.F) {
+	f.Add([]byte(ManifestHeader + "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855 0 \"a\"\n"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		files, err := ParseManifest(b)
+		if err != nil {
+			return
+		}
+		if again, err := Manifest(files); err != nil || string(again) != string(b) {
+			t.Errorf("%q is read as %v", b, files)
+		}
+	})
+}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/cavra/cavra/plugins/formats"
 	"github.com/cavra/cavra/schemas/predicate"
+	"github.com/cavra/cavra/sdk/artifact"
 	"github.com/cavra/cavra/sdk/coverage"
 	"github.com/cavra/cavra/sdk/finding"
 	"github.com/cavra/cavra/sdk/scanner"
@@ -17,7 +18,13 @@ import (
 // judged scans bytes with the shipped scanner, and gives the verdict besides.
 func judged(t *testing.T, b []byte) (scanner.Report, predicate.Verdict) {
 	t.Helper()
-	r, err := formats.New().Scan(context.Background(), scanner.Target{Path: "x", Content: file{bytes.NewReader(b)}})
+	return judgedIn(t, b, nil)
+}
+
+// judgedIn scans and judges content that can open other files.
+func judgedIn(t *testing.T, b []byte, siblings func(context.Context, string) (artifact.Reader, error)) (scanner.Report, predicate.Verdict) {
+	t.Helper()
+	r, err := formats.New().Scan(context.Background(), scanner.Target{Path: "x", Content: file{bytes.NewReader(b)}, Siblings: siblings})
 	if err != nil {
 		t.Fatalf("scan: %v", err)
 	}

@@ -22,15 +22,34 @@ func entry(shown string, r inspect.Result, j judge.Judgement) schema.Artifact {
 		a.Imports = append(a.Imports, schema.Import{Module: i.Module, Name: i.Name, How: i.How, Judged: i.Judged})
 	}
 	for _, f := range j.Findings {
-		a.Findings = append(a.Findings, schema.Finding{
-			Rule: f.By.ID, Class: f.By.Class, Severity: f.By.Severity, Title: f.By.Title, Evidence: f.Evidence,
-			Location: schema.Location{Member: f.Location.Member, Offset: f.Location.Offset, Class: f.Location.Class},
-		})
+		a.Findings = append(a.Findings, findingEntry(f))
 	}
 	for _, c := range r.Children {
 		a.Children = append(a.Children, schema.Child{Member: c.Member, Format: c.Format, Size: c.Size})
 	}
 	return a
+}
+
+func findingEntry(f judge.Finding) schema.Finding {
+	return schema.Finding{
+		Rule: f.By.ID, Class: f.By.Class, Severity: f.By.Severity, Title: f.By.Title, Evidence: f.Evidence,
+		Location: schema.Location{Member: f.Location.Member, Offset: f.Location.Offset, Class: f.Location.Class},
+	}
+}
+
+// bundleEntry writes a judged bundle in the report's words.
+func bundleEntry(b judge.BundleJudgement) schema.Bundle {
+	out := schema.Bundle{
+		Path: b.Path, Digest: b.Digest, Files: b.Files, Size: b.Size, Verdict: b.Verdict, Score: b.Score, Complete: b.Complete,
+		Members: make([]schema.Member, 0, len(b.Members)), Findings: make([]schema.Finding, 0, len(b.Findings)), FindingsOmitted: b.Omitted,
+	}
+	for _, m := range b.Members {
+		out.Members = append(out.Members, schema.Member{Path: m.Path, Digest: m.Digest, Verdict: m.Verdict})
+	}
+	for _, f := range b.Findings {
+		out.Findings = append(out.Findings, findingEntry(f))
+	}
+	return out
 }
 
 func cover(account []coverage.Range) schema.Coverage {
@@ -55,9 +74,15 @@ func cover(account []coverage.Range) schema.Coverage {
 	return out
 }
 
-// summarise counts. listed says that every path was listed to its end.
-func summarise(artifacts []schema.Artifact, listed bool) schema.Summary {
+// summarise counts files; a bundle as a whole can make the verdict worse. listed
+// says that every path was listed to its end.
+func summarise(artifacts []schema.Artifact, bundles []schema.Bundle, listed bool) schema.Summary {
 	s := schema.Summary{Artifacts: len(artifacts), Complete: listed, Verdict: predicate.Pass}
+	for _, b := range bundles {
+		s.Score = max(s.Score, b.Score)
+		s.Verdict = judge.Worse(s.Verdict, b.Verdict)
+		s.Complete = s.Complete && b.Complete
+	}
 	for _, a := range artifacts {
 		s.BytesTotal += a.Size
 		s.Score = max(s.Score, a.Score)

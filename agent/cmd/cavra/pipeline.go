@@ -21,6 +21,7 @@ import (
 	"github.com/cavra/cavra/agent/internal/report"
 	"github.com/cavra/cavra/schemas/predicate"
 	schema "github.com/cavra/cavra/schemas/report"
+	"github.com/cavra/cavra/sdk/coverage"
 	"github.com/cavra/cavra/sdk/finding"
 )
 
@@ -35,12 +36,20 @@ type pipeline struct {
 
 	report  *schema.Report
 	bundles judge.Bundles
-	seen    map[string]bool
-	total   int
+	// places tell where a bundle is, by the path that it is shown by.
+	places map[string]bundlePlace
+	seen   map[string]bool
+	total  int
+}
+
+// bundlePlace is a bundle's in the scope that it was listed in.
+type bundlePlace struct {
+	scope inspect.Scope
+	path  string
 }
 
 func openPipeline(ctx context.Context, o scanOptions, catalogue *finding.Catalogue, bar *progress) (*pipeline, error) {
-	p := &pipeline{catalogue: catalogue, progress: bar, seen: map[string]bool{}}
+	p := &pipeline{catalogue: catalogue, progress: bar, seen: map[string]bool{}, places: map[string]bundlePlace{}}
 	if err := p.open(ctx, o); err != nil {
 		return nil, errors.Join(err, p.close())
 	}
@@ -136,7 +145,7 @@ func (p *pipeline) run(ctx context.Context, targets []target) (*schema.Report, e
 	if err != nil {
 		return nil, err
 	}
-	return p.report, p.finish()
+	return p.report, p.finish(ctx)
 }
 
 func work(listings []*discover.Listing) iter.Seq2[inspect.Work, error] {
@@ -196,21 +205,29 @@ func (p *pipeline) add(t target, r inspect.Result) {
 	file := judge.BundleFile{Verdict: j.Verdict, Score: j.Score, Complete: a.Coverage.Complete}
 	file.Path = strings.TrimPrefix(r.Item.Path, r.Item.Bundle+"/")
 	file.Digest, file.Size = r.Digest, r.Size
-	p.bundles.Add(path(t, r.Item.Bundle), file)
+	where := path(t, r.Item.Bundle)
+	p.places[where] = bundlePlace{scope: r.Scope, path: r.Item.Bundle}
+	p.bundles.Add(where, file)
 }
 
-// finish adds up.
-func (p *pipeline) finish() error {
+// finish has the bundles looked at as wholes, and adds up.
+func (p *pipeline) finish(ctx context.Context) error {
 	bundles, err := p.bundles.Judge()
 	if err != nil {
 		return err
 	}
 	for _, b := range bundles {
-		p.report.Bundles = append(p.report.Bundles, schema.Bundle{
-			Path: b.Path, Digest: b.Digest, Files: b.Files, Size: b.Size, Verdict: b.Verdict, Score: b.Score, Complete: b.Complete,
-		})
+		if files := b.Manifest(); files != nil {
+			at := p.places[b.Path]
+			r, err := p.inspector.Bundle(ctx, at.scope, at.path, files)
+			if err != nil {
+				return err
+			}
+			b = b.With(p.judge.Artifact(r.Findings, r.FindingsOmitted, r.Coverage), coverage.Sum(r.Coverage).Complete)
+		}
+		p.report.Bundles = append(p.report.Bundles, bundleEntry(b))
 	}
-	p.report.Summary = summarise(p.report.Artifacts, len(p.report.Problems) == 0)
+	p.report.Summary = summarise(p.report.Artifacts, p.report.Bundles, len(p.report.Problems) == 0)
 	p.report.FinishedAt = predicate.At(time.Now())
 	report.Sort(p.report)
 	return nil
@@ -221,6 +238,6 @@ func (p *pipeline) soFar() string {
 	if p.report == nil {
 		return "before anything was scanned"
 	}
-	s := summarise(p.report.Artifacts, false)
+	s := summarise(p.report.Artifacts, nil, false)
 	return fmt.Sprintf("after %d of %d files (so far %d fail, %d warn, %d error)", s.Artifacts, p.total, s.Fail, s.Warn, s.Error)
 }

@@ -286,6 +286,11 @@ func incomplete(r *schema.Report) error {
 			names = append(names, report.Printable(a.Path)+" ("+reason(a)+")")
 		}
 	}
+	for _, b := range r.Bundles {
+		if count == 0 && !b.Complete {
+			names = append(names, report.Printable(b.Path)+" as a whole")
+		}
+	}
 	words := strings.Join(names, ", ")
 	if count > most {
 		words += fmt.Sprintf(" and %d more", count-most)

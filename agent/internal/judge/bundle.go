@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/cavra/cavra/schemas/predicate"
 	"github.com/cavra/cavra/sdk/artifact"
@@ -28,6 +29,34 @@ type BundleJudgement struct {
 	Verdict  predicate.Verdict
 	Score    int
 	Complete bool
+	// Members are its files, in ascending order of path.
+	Members []BundleFile
+	// Findings are those that only the bundle as a whole has; Omitted counts
+	// what was cut of them.
+	Findings []Finding
+	Omitted  uint64
+}
+
+// With adds what a scan of the bundle as a whole says: its verdict can only get
+// worse by it.
+func (b BundleJudgement) With(j Judgement, complete bool) BundleJudgement {
+	b.Findings, b.Omitted = j.Findings, j.Omitted
+	b.Verdict, b.Score = Worse(b.Verdict, j.Verdict), max(b.Score, j.Score)
+	b.Complete = b.Complete && complete
+	return b
+}
+
+// Manifest are the files that give the bundle its identity; none when a file has
+// no digest.
+func (b BundleJudgement) Manifest() []artifact.File {
+	if b.Digest == "" {
+		return nil
+	}
+	files := make([]artifact.File, len(b.Members))
+	for i, m := range b.Members {
+		files[i] = m.File
+	}
+	return files
 }
 
 // Bundles gathers judged files by the bundle that they are of. The zero value
@@ -61,6 +90,7 @@ func (b *Bundles) Judge() ([]BundleJudgement, error) {
 // Bundle judges the bundle at path by its files, one at least.
 func Bundle(path string, files []BundleFile) (BundleJudgement, error) {
 	out := BundleJudgement{Path: path, Files: len(files), Verdict: predicate.Pass, Complete: true}
+	out.Members = slices.SortedFunc(slices.Values(files), func(a, b BundleFile) int { return strings.Compare(a.Path, b.Path) })
 	known := make([]artifact.File, 0, len(files))
 	for _, f := range files {
 		out.Size += f.Size

@@ -47,13 +47,19 @@ func baseline(r io.Reader) (*Baseline, error) {
 		return nil, fmt.Errorf("not the JSON of a scan: schema_version %q, want %q", doc.SchemaVersion, schema.Version)
 	}
 	b := &Baseline{known: make(map[key]bool)}
+	know := func(d predicate.Digest, findings []schema.Finding) {
+		if d == "" {
+			return // nothing says that it is the same
+		}
+		for _, f := range findings {
+			b.known[key{d, f.Rule, f.Location.Class}] = true
+		}
+	}
 	for _, a := range doc.Artifacts {
-		if a.Digest == "" {
-			continue // nothing says that it is the same
-		}
-		for _, f := range a.Findings {
-			b.known[key{a.Digest, f.Rule, f.Location.Class}] = true
-		}
+		know(a.Digest, a.Findings)
+	}
+	for _, u := range doc.Bundles {
+		know(u.Digest, u.Findings)
 	}
 	return b, nil
 }

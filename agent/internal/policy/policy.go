@@ -135,25 +135,31 @@ func (p Policy) Accept(r *schema.Report, base *Baseline, now time.Time) {
 			suppressed[key{s.Digest, s.Rule, ""}] = s
 		}
 	}
-	for i := range r.Artifacts {
-		a := &r.Artifacts[i]
-		if a.Digest == "" {
-			continue // nothing says that it is the same
+	accept := func(d predicate.Digest, findings []schema.Finding) {
+		if d == "" {
+			return // nothing says that it is the same
 		}
-		for k := range a.Findings {
-			f := &a.Findings[k]
-			if s, ok := suppressed[key{a.Digest, f.Rule, ""}]; ok {
+		for k := range findings {
+			f := &findings[k]
+			if s, ok := suppressed[key{d, f.Rule, ""}]; ok {
 				f.Accepted = &schema.Acceptance{By: schema.BySuppression, Reason: s.Reason, Owner: s.Owner, Until: s.Until}
-			} else if base.has(key{a.Digest, f.Rule, f.Location.Class}) {
+			} else if base.has(key{d, f.Rule, f.Location.Class}) {
 				f.Accepted = &schema.Acceptance{By: schema.ByBaseline}
 			}
 		}
+	}
+	for _, a := range r.Artifacts {
+		accept(a.Digest, a.Findings)
+	}
+	for _, b := range r.Bundles {
+		accept(b.Digest, b.Findings)
 	}
 }
 
 // Outcome is what a policy makes of a report.
 type Outcome struct {
-	// Failed counts the artifacts that the policy does not let through.
+	// Failed counts the artifacts that the policy does not let through, and the
+	// bundles for what only the whole has.
 	Failed int
 	// Accepted counts the findings that it does.
 	Accepted int
@@ -163,14 +169,7 @@ type Outcome struct {
 func (p Policy) Decide(r *schema.Report) Outcome {
 	var out Outcome
 	for _, a := range r.Artifacts {
-		accepted, bad := 0, false
-		for _, f := range a.Findings {
-			if f.Accepted != nil {
-				accepted++
-				continue
-			}
-			bad = bad || slices.Contains(p.DenyRules, f.Rule) || a.Score > p.MaxScore || p.fails(f.Severity.Rank())
-		}
+		accepted, bad := p.weigh(a.Score, a.Findings)
 		if accepted == 0 {
 			bad = bad || p.fails(verdictRank[a.Verdict])
 		}
@@ -179,7 +178,27 @@ func (p Policy) Decide(r *schema.Report) Outcome {
 		}
 		out.Accepted += accepted
 	}
+	for _, b := range r.Bundles {
+		accepted, bad := p.weigh(b.Score, b.Findings)
+		if bad {
+			out.Failed++
+		}
+		out.Accepted += accepted
+	}
 	return out
+}
+
+// weigh counts the findings that are accepted, and reports whether another one
+// does not get through.
+func (p Policy) weigh(score int, findings []schema.Finding) (accepted int, bad bool) {
+	for _, f := range findings {
+		if f.Accepted != nil {
+			accepted++
+			continue
+		}
+		bad = bad || slices.Contains(p.DenyRules, f.Rule) || score > p.MaxScore || p.fails(f.Severity.Rank())
+	}
+	return accepted, bad
 }
 
 // verdictRank is the least severity that gives a verdict.

@@ -103,7 +103,8 @@ func WriteCycloneDX(w io.Writer, r *schema.Report, rules Catalogue) error {
 	}
 	serial := sha256.New()
 	whole, partial := []string{}, []string{}
-	for i, a := range r.Artifacts {
+	all := subjects(r)
+	for i, a := range all {
 		c := cdxFile(a, i)
 		bom.Components = append(bom.Components, c)
 		if a.Coverage.Complete {
@@ -119,7 +120,7 @@ func WriteCycloneDX(w io.Writer, r *schema.Report, rules Catalogue) error {
 		}
 	}
 	bom.SerialNumber = uuid(serial.Sum(nil))
-	bom.Vulnerabilities = append(bom.Vulnerabilities, cdxMet(r, rules)...)
+	bom.Vulnerabilities = append(bom.Vulnerabilities, cdxMet(all, rules)...)
 	enc := json.NewEncoder(w)
 	enc.SetEscapeHTML(false)
 	enc.SetIndent("", "  ")
@@ -164,8 +165,12 @@ func cdxFile(a schema.Artifact, i int) cdxComponent {
 	if plainFormats[a.Format] {
 		kind = "file"
 	}
+	var hashes []cdxHash
+	if a.Format != wholeFormat {
+		hashes = cdxDigest(a.Digest)
+	}
 	return cdxComponent{
-		Type: kind, Ref: "artifact-" + strconv.Itoa(i), Name: a.Path, Hashes: cdxDigest(a.Digest),
+		Type: kind, Ref: "artifact-" + strconv.Itoa(i), Name: a.Path, Hashes: hashes,
 		Properties: []cdxProperty{
 			{"cavra:format", a.Format}, {"cavra:verdict", string(a.Verdict)}, {"cavra:score", strconv.Itoa(a.Score)},
 			{"cavra:size", strconv.FormatInt(a.Size, 10)}, {"cavra:coverage:complete", strconv.FormatBool(a.Coverage.Complete)},
@@ -174,8 +179,8 @@ func cdxFile(a schema.Artifact, i int) cdxComponent {
 }
 
 // cdxMet lists the rules that were met, ascending by id, with what they affect.
-func cdxMet(r *schema.Report, rules Catalogue) []cdxVulnerability {
-	met, index := metRules(r.Artifacts, rules)
+func cdxMet(all []schema.Artifact, rules Catalogue) []cdxVulnerability {
+	met, index := metRules(all, rules)
 	out := make([]cdxVulnerability, len(met))
 	for i, m := range met {
 		rule := ruleOf(rules, m.ID)
@@ -194,7 +199,7 @@ func cdxMet(r *schema.Report, rules Catalogue) []cdxVulnerability {
 			out[i].Properties = append(out[i].Properties, cdxProperty{"cavra:reference", ref})
 		}
 	}
-	for i, a := range r.Artifacts {
+	for i, a := range all {
 		ref := "artifact-" + strconv.Itoa(i)
 		for _, f := range a.Findings {
 			v := &out[index[f.Rule]]

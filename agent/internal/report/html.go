@@ -67,12 +67,13 @@ func WriteHTML(w io.Writer, r *schema.Report, rules Catalogue) error {
 	p := htmlPage{Report: r, Tiles: []htmlTile{
 		{predicate.Fail, r.Summary.Fail}, {predicate.Warn, r.Summary.Warn}, {predicate.Error, r.Summary.Error}, {predicate.Pass, r.Summary.Pass},
 	}}
-	bad := badOnes(r.Artifacts)
+	all := subjects(r)
+	bad := badOnes(all)
 	for _, a := range bad[:min(len(bad), maxShown)] {
 		p.Bad = append(p.Bad, htmlFile(a, rules))
 	}
 	p.Omitted = len(bad) - len(p.Bad)
-	met, _ := metRules(r.Artifacts, rules)
+	met, _ := metRules(all, rules)
 	for _, m := range met {
 		p.Rules = append(p.Rules, ruleOf(rules, m.ID))
 	}

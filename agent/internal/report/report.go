@@ -14,6 +14,7 @@ import (
 	"strings"
 	"unicode"
 
+	"github.com/cavra/cavra/schemas/predicate"
 	schema "github.com/cavra/cavra/schemas/report"
 )
 
@@ -77,4 +78,30 @@ func plural(n int, one, many string) string {
 		return "1 " + one
 	}
 	return strconv.Itoa(n) + " " + many
+}
+
+// wholeFormat is the format of a bundle where it stands among artifacts.
+const wholeFormat = "bundle"
+
+// subjects are the artifacts, and behind them each bundle that has findings of
+// its own as one more. Its digest is that of a list and of no bytes.
+func subjects(r *schema.Report) []schema.Artifact {
+	all := slices.Clip(r.Artifacts)
+	for _, b := range r.Bundles {
+		if len(b.Findings) == 0 {
+			continue
+		}
+		a := schema.Artifact{Path: b.Path, Digest: b.Digest, Size: b.Size, Format: wholeFormat, Verdict: predicate.Pass, Score: b.Score, Findings: b.Findings}
+		a.Coverage.Complete = b.Complete
+		for _, f := range b.Findings {
+			switch rank := f.Severity.Rank(); {
+			case rank >= predicate.High.Rank():
+				a.Verdict = predicate.Fail
+			case rank == predicate.Medium.Rank() && a.Verdict == predicate.Pass:
+				a.Verdict = predicate.Warn
+			}
+		}
+		all = append(all, a)
+	}
+	return all
 }

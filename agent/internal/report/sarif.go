@@ -124,20 +124,21 @@ type sarifLogical struct {
 // WriteSARIF writes the findings as one SARIF 2.1.0 run. What was not looked at
 // is a notification of the invocation, which then is not successful.
 func WriteSARIF(w io.Writer, r *schema.Report, rules Catalogue) error {
-	met, index := metRules(r.Artifacts, rules)
+	all := subjects(r)
+	met, index := metRules(all, rules)
 	run := sarifRun{
 		Tool: sarifTool{Driver: sarifComponent{
 			Name: "CAVRA", Version: r.Tool.Version, InformationURI: "https://github.com/cavra/cavra", Rules: met,
 		}},
 		Invocations: []sarifInvocation{invocation(r)},
-		Artifacts:   make([]sarifArtifact, 0, len(r.Artifacts)),
+		Artifacts:   make([]sarifArtifact, 0, len(all)),
 		Results:     []sarifResult{},
 		ColumnKind:  "unicodeCodePoints",
 	}
 	for _, s := range r.Tool.Scanners {
 		run.Tool.Extensions = append(run.Tool.Extensions, sarifComponent{Name: s.Name, Version: s.Version})
 	}
-	for i, a := range r.Artifacts {
+	for i, a := range all {
 		run.Artifacts = append(run.Artifacts, sarifFile(a))
 		for _, f := range a.Findings {
 			run.Results = append(run.Results, result(a, f, i, index[f.Rule]))
@@ -221,7 +222,7 @@ func sarifFile(a schema.Artifact) sarifArtifact {
 		Location: sarifURI{URI: uri(a.Path)}, Length: a.Size,
 		Properties: map[string]any{"format": a.Format, "verdict": a.Verdict, "score": a.Score, "complete": a.Coverage.Complete},
 	}
-	if a.Digest != "" {
+	if a.Digest != "" && a.Format != wholeFormat {
 		out.Hashes = map[string]string{"sha-256": a.Digest.Hex()}
 	}
 	return out

@@ -43,7 +43,7 @@ type TableOptions struct {
 // and what passes in one line.
 func WriteTable(w io.Writer, r *schema.Report, rules Catalogue, o TableOptions) error {
 	var b strings.Builder
-	bad := badOnes(r.Artifacts)
+	bad := badOnes(subjects(r))
 	if len(bad) > 0 {
 		writeRows(&b, bad, o)
 	}

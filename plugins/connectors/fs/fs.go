@@ -24,6 +24,9 @@ var markers = map[string]bool{
 	"MLmodel":                      true,
 	"saved_model.pb":               true,
 	"adapter_config.json":          true,
+	"tokenizer_config.json":        true,
+	"hubconf.py":                   true,
+	"config.pbtxt":                 true,
 	"model.safetensors.index.json": true,
 	"pytorch_model.bin.index.json": true,
 }

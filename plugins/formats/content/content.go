@@ -13,6 +13,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/cavra/cavra/schemas/predicate"
+	"github.com/cavra/cavra/sdk/artifact"
 	"github.com/cavra/cavra/sdk/coverage"
 	"github.com/cavra/cavra/sdk/finding"
 	"github.com/cavra/cavra/sdk/scanner"
@@ -62,6 +63,9 @@ type Visit struct {
 	// Carrier is the end of what a format accounts for that an archive may follow
 	// (see formats.carrier); the archive's reader begins to look for it there.
 	Carrier int64
+	// Sibling opens another file of the artifact's bundle by its path in it. It is
+	// nil for a member, and when the artifact belongs to no bundle.
+	Sibling func(ctx context.Context, path string) (artifact.Reader, error)
 
 	report *scanner.Report
 	opener Opener

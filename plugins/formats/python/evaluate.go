@@ -1,6 +1,7 @@
 package python
 
 import (
+	"slices"
 	"strings"
 )
 
@@ -44,6 +45,7 @@ type runner struct {
 	problems []problem
 	seen     map[problemKey]bool
 	stars    []string
+	imported []string
 	lazy     bool // annotations are not evaluated
 }
 
@@ -314,6 +316,7 @@ func (r *runner) deletes(s *scope, st *stmt) {
 func (r *runner) imports(s *scope, st *stmt) {
 	if st.kind == stmtImport {
 		for _, n := range st.names {
+			r.note(n.name)
 			if n.as != "" {
 				r.set(s, n.as, values{ref(n.name)})
 				continue
@@ -323,7 +326,13 @@ func (r *runner) imports(s *scope, st *stmt) {
 		}
 		return
 	}
+	if strings.Trim(st.text, ".") != "" {
+		r.note(st.text)
+	}
 	for _, n := range st.names {
+		if strings.Trim(st.text, ".") == "" {
+			r.note(st.text + n.name)
+		}
 		if st.text == "__future__" {
 			r.lazy = r.lazy || n.name == "annotations"
 			continue
@@ -343,6 +352,15 @@ func (r *runner) imports(s *scope, st *stmt) {
 			path = st.text + n.name
 		}
 		r.set(s, as, values{ref(path)})
+	}
+}
+
+// maxImported bounds the imports that are listed.
+const maxImported = 1000
+
+func (r *runner) note(module string) {
+	if len(r.imported) < maxImported && !slices.Contains(r.imported, module) {
+		r.imported = append(r.imported, module)
 	}
 }
 

@@ -32,6 +32,11 @@ type Program struct {
 	problems []problem
 	// Understood is set when it was read and followed to its end.
 	Understood bool
+	// Serious is the rule of a finding that makes the program fail, if any.
+	Serious string
+	// Imports are the modules that it imports, with the dots of relative ones, in
+	// the order of the program; "from . import a" is ".a".
+	Imports []string
 	// Plain is set when it consists of annotations and literals only, as settings
 	// in YAML may.
 	Plain bool
@@ -57,7 +62,12 @@ func Check(src string) (Program, error) {
 		r.found(ruleDisguised, d.at, d.text)
 	}
 	r.program(body)
-	p := Program{problems: r.problems, Plain: plain(body)}
+	p := Program{problems: r.problems, Imports: r.imported, Plain: plain(body)}
+	for _, one := range r.problems {
+		if one.rule == ruleDangerous || one.rule == ruleObscured || one.rule == ruleUse && p.Serious == "" {
+			p.Serious = one.rule
+		}
+	}
 	if r.spent {
 		return p, errLimit
 	}

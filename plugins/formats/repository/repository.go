@@ -24,11 +24,22 @@ const (
 	ruleDangerous = "repository.target.dangerous"
 	ruleTag       = "repository.yaml.tag"
 	ruleDuplicate = "repository.key.duplicate"
+	ruleBase      = "repository.base.path"
+	// Those of a bundle as a whole.
+	ruleMissing = "repository.code.missing"
+	ruleLeads   = "repository.code.dangerous"
+	ruleBackend = "repository.backend.unknown"
+	ruleOutside = "repository.path.outside"
+	ruleAbsent  = "repository.weights.missing"
+	rulePickle  = "repository.weights.pickle"
 )
 
 // Rules lists the rules that this package may name.
 func Rules() []string {
-	return []string{ruleCustom, ruleRemote, ruleDuplicate, ruleDangerous, ruleTarget, ruleTag}
+	return []string{
+		ruleCustom, ruleRemote, ruleDuplicate, ruleDangerous, ruleTarget, ruleTag, ruleBase,
+		ruleMissing, ruleLeads, ruleBackend, ruleOutside, ruleAbsent, rulePickle,
+	}
 }
 
 // Keys are the keys by which settings lead to code.
@@ -76,6 +87,12 @@ func setting(v *content.Visit, key string, value *document.Node, dangerous Judge
 		for _, m := range value.Texts("parent_library") {
 			target(v, m, strings.Join(value.Texts("base_model_class"), " "), dangerous, at)
 		}
+	case "base_model_name_or_path":
+		for _, t := range texts(value) {
+			if content.Leaves(t) || strings.Contains(t, "://") {
+				v.Found(ruleBase, ID, at, clean(t))
+			}
+		}
 	case "_target_", "loader_module":
 		for _, t := range texts(value) {
 			dotted(v, t, dangerous, at)
@@ -119,16 +136,27 @@ var libraries = []string{"diffusers", "transformers", "stable_diffusion", "onnxr
 
 func component(v *content.Visit, key string, pair *document.Node, dangerous Judge, at int64) {
 	library, class := pair.Items[0].Text, pair.Items[1].Text
-	first, _, _ := strings.Cut(library, ".")
-	lower, upper := library[0]|0x20 == library[0], class[0] >= 'A' && class[0] <= 'Z'
 	switch {
-	case !lower || !upper && key != "_class_name": // another list of two
+	case !isComponent(key, pair): // another list of two
 	case dangerous(library, class):
 		v.Found(ruleDangerous, ID, at, key, clean(library), clean(class))
-	case slices.Contains(libraries, first) || slices.Contains(pipelines, library):
-	default:
+	case ownModule(key, pair, dangerous):
 		v.Found(ruleCustom, ID, at, key, clean(library), clean(class))
 	}
+}
+
+// isComponent reports whether a list of two texts names a library and a class.
+func isComponent(key string, pair *document.Node) bool {
+	library, class := pair.Items[0].Text, pair.Items[1].Text
+	lower, upper := library[0]|0x20 == library[0], class[0] >= 'A' && class[0] <= 'Z'
+	return lower && (upper || key == "_class_name")
+}
+
+// ownModule reports whether a component is of a module beside the index.
+func ownModule(key string, pair *document.Node, dangerous Judge) bool {
+	library, class := pair.Items[0].Text, pair.Items[1].Text
+	first, _, _ := strings.Cut(library, ".")
+	return isComponent(key, pair) && !dangerous(library, class) && !slices.Contains(libraries, first) && !slices.Contains(pipelines, library)
 }
 
 // pipelines are modules of diffusers that are named without it.
@@ -165,6 +193,9 @@ func target(v *content.Visit, module, name string, dangerous Judge, at int64) {
 	}
 	if bad {
 		v.Found(ruleDangerous, ID, at, clean(module), clean(name))
+		return
+	}
+	if vetted(strings.TrimSuffix(module+"."+name, ".")) {
 		return
 	}
 	v.Found(ruleTarget, ID, at, clean(module), clean(name))
