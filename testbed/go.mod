@@ -7,6 +7,7 @@ require (
 	github.com/cavra/cavra/schemas v0.0.0
 	github.com/cavra/cavra/sdk v0.0.0
 	github.com/google/go-cmp v0.7.0
+	github.com/jackc/pgx/v5 v5.12.0
 	github.com/klauspost/compress v1.20.3
 	github.com/segmentio/kafka-go v0.4.51
 	golang.org/x/sync v0.24.0
@@ -14,6 +15,8 @@ require (
 )
 
 require (
+	github.com/jackc/pgpassfile v1.0.0 // indirect
+	github.com/jackc/pgservicefile v0.0.0-20240606120523-5a60cdf6a761 // indirect
 	github.com/pierrec/lz4/v4 v4.1.27 // indirect
 	github.com/stretchr/testify v1.12.1 // indirect
 	github.com/xdg-go/pbkdf2 v1.0.0 // indirect

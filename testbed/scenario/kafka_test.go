@@ -5,13 +5,17 @@ package scenario
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"github.com/cavra/cavra/testbed/kafka"
 	"github.com/cavra/cavra/testbed/ledger"
@@ -58,8 +62,8 @@ func startKafka(t *testing.T, dir string) *cluster {
 	return &cluster{b, write(t, filepath.Join(dir, "kafka.password"), kafkaPassword), control}
 }
 
-// postgres puts the control store into the PostgreSQL that
-// testbed/postgres/run.sh has started, if it has.
+// postgres puts the control store into a database of its own on the PostgreSQL
+// that testbed/postgres/run.sh has started, if it has.
 func (c *cluster) postgres(t *testing.T, dir string) {
 	t.Helper()
 	dsn := os.Getenv("CAVRA_TEST_POSTGRES")
@@ -67,6 +71,21 @@ func (c *cluster) postgres(t *testing.T, dir string) {
 		t.Log("the control store is SQLite: CAVRA_TEST_POSTGRES is not set")
 		return
 	}
+	db, err := pgx.Connect(t.Context(), dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := strings.ToLower(t.Name())
+	_, err = db.Exec(t.Context(), "CREATE DATABASE "+name)
+	if err = errors.Join(err, db.Close(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	u, err := url.Parse(dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.Path = "/" + name
+	dsn = u.String()
 	c.control = "control:\n  postgresql_file: " + write(t, filepath.Join(dir, "postgresql.dsn"), dsn) + "\n"
 }
 
