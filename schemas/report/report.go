@@ -188,6 +188,9 @@ type Bundle struct {
 	// are with the artifacts.
 	Findings        []Finding `json:"findings,omitempty"`
 	FindingsOmitted uint64    `json:"findings_omitted,omitempty"`
+	// Gaps say what of the bundle as a whole was not looked at; those of its files
+	// are with the artifacts. Where is a byte range of the bundle's manifest.
+	Gaps []Gap `json:"gaps,omitempty"`
 }
 
 // Member is a file of a bundle, by its path in it.

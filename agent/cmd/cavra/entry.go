@@ -37,11 +37,12 @@ func findingEntry(f judge.Finding) schema.Finding {
 	}
 }
 
-// bundleEntry writes a judged bundle in the report's words.
-func bundleEntry(b judge.BundleJudgement) schema.Bundle {
+// bundleEntry writes a judged bundle in the report's words, with the gaps of what
+// was looked at as a whole.
+func bundleEntry(b judge.BundleJudgement, gaps []schema.Gap) schema.Bundle {
 	out := schema.Bundle{
 		Path: b.Path, Digest: b.Digest, Files: b.Files, Size: b.Size, Verdict: b.Verdict, Score: b.Score, Complete: b.Complete,
-		Members: make([]schema.Member, 0, len(b.Members)), Findings: make([]schema.Finding, 0, len(b.Findings)), FindingsOmitted: b.Omitted,
+		Members: make([]schema.Member, 0, len(b.Members)), Findings: make([]schema.Finding, 0, len(b.Findings)), FindingsOmitted: b.Omitted, Gaps: gaps,
 	}
 	for _, m := range b.Members {
 		out.Members = append(out.Members, schema.Member{Path: m.Path, Digest: m.Digest, Verdict: m.Verdict})

@@ -217,6 +217,7 @@ func (p *pipeline) finish(ctx context.Context) error {
 		return err
 	}
 	for _, b := range bundles {
+		var gaps []schema.Gap
 		if files := b.Manifest(); files != nil {
 			at := p.places[b.Path]
 			r, err := p.inspector.Bundle(ctx, at.scope, at.path, files)
@@ -224,8 +225,9 @@ func (p *pipeline) finish(ctx context.Context) error {
 				return err
 			}
 			b = b.With(p.judge.Artifact(r.Findings, r.FindingsOmitted, r.Coverage), coverage.Sum(r.Coverage).Complete)
+			gaps = cover(r.Coverage).Gaps
 		}
-		p.report.Bundles = append(p.report.Bundles, bundleEntry(b))
+		p.report.Bundles = append(p.report.Bundles, bundleEntry(b, gaps))
 	}
 	p.report.Summary = summarise(p.report.Artifacts, p.report.Bundles, len(p.report.Problems) == 0)
 	p.report.FinishedAt = predicate.At(time.Now())

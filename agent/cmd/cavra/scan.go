@@ -273,7 +273,7 @@ func outcome(cmd *cobra.Command, o scanOptions, p policy.Policy, r *schema.Repor
 	return nil
 }
 
-// incomplete names the first files that were not fully looked at.
+// incomplete names the first files and bundles that were not fully looked at.
 func incomplete(r *schema.Report) error {
 	const most = 3
 	var names []string
@@ -287,8 +287,11 @@ func incomplete(r *schema.Report) error {
 		}
 	}
 	for _, b := range r.Bundles {
-		if count == 0 && !b.Complete {
-			names = append(names, report.Printable(b.Path)+" as a whole")
+		if len(b.Gaps) == 0 {
+			continue
+		}
+		if count++; count <= most {
+			names = append(names, report.Printable(b.Path)+" as a whole ("+strings.ReplaceAll(string(b.Gaps[0].Reason), "_", " ")+")")
 		}
 	}
 	words := strings.Join(names, ", ")

@@ -32,6 +32,37 @@ func results() *schema.Report {
 	}}
 }
 
+// TestBundlesAreDecided holds what only a bundle as a whole is found to be to the
+// same rules as a file's findings.
+func TestBundlesAreDecided(t *testing.T) {
+	at := time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
+	r := func() *schema.Report {
+		return &schema.Report{SchemaVersion: schema.Version, Bundles: []schema.Bundle{
+			{Path: "whole", Digest: one, Verdict: predicate.Warn, Score: 50, Findings: []schema.Finding{{Rule: "r.missing", Severity: predicate.Medium, Location: schema.Location{Class: "bundle"}}}},
+			{Path: "by its files", Digest: two, Verdict: predicate.Fail, Score: 100, Findings: []schema.Finding{}},
+		}}
+	}
+	accepts := Policy{FailOn: FailOnWarn, MaxScore: 100, Suppressions: []Suppression{suppression(one, "r.missing", "2026-05-01")}}
+	for _, tt := range []struct {
+		name   string
+		policy Policy
+		base   *Baseline
+		want   Outcome
+	}{
+		{"warn", Policy{FailOn: FailOnWarn, MaxScore: 100}, nil, Outcome{Failed: 1}},
+		{"fail", Policy{FailOn: FailOnFail, MaxScore: 100}, nil, Outcome{}},
+		{"score", Policy{FailOn: Never, MaxScore: 40}, nil, Outcome{Failed: 1}},
+		{"suppressed", accepts, nil, Outcome{Accepted: 1}},
+		{"in the baseline", Policy{FailOn: FailOnWarn, MaxScore: 100}, &Baseline{known: map[key]bool{{one, "r.missing", "bundle"}: true}}, Outcome{Accepted: 1}},
+	} {
+		report := r()
+		tt.policy.Accept(report, tt.base, at)
+		if diff := cmp.Diff(tt.want, tt.policy.Decide(report)); diff != "" {
+			t.Errorf("%s: %s", tt.name, diff)
+		}
+	}
+}
+
 func suppression(d predicate.Digest, rule, until string) Suppression {
 	return Suppression{Digest: d, Rule: rule, Reason: "known", Until: until}
 }

@@ -103,7 +103,7 @@ func WriteCycloneDX(w io.Writer, r *schema.Report, rules Catalogue) error {
 	}
 	serial := sha256.New()
 	whole, partial := []string{}, []string{}
-	all := subjects(r)
+	all := subjects(r, rules)
 	for i, a := range all {
 		c := cdxFile(a, i)
 		bom.Components = append(bom.Components, c)

@@ -67,7 +67,7 @@ func WriteHTML(w io.Writer, r *schema.Report, rules Catalogue) error {
 	p := htmlPage{Report: r, Tiles: []htmlTile{
 		{predicate.Fail, r.Summary.Fail}, {predicate.Warn, r.Summary.Warn}, {predicate.Error, r.Summary.Error}, {predicate.Pass, r.Summary.Pass},
 	}}
-	all := subjects(r)
+	all := subjects(r, rules)
 	bad := badOnes(all)
 	for _, a := range bad[:min(len(bad), maxShown)] {
 		p.Bad = append(p.Bad, htmlFile(a, rules))

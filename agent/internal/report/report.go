@@ -83,21 +83,25 @@ func plural(n int, one, many string) string {
 // wholeFormat is the format of a bundle where it stands among artifacts.
 const wholeFormat = "bundle"
 
-// subjects are the artifacts, and behind them each bundle that has findings of
-// its own as one more. Its digest is that of a list and of no bytes.
-func subjects(r *schema.Report) []schema.Artifact {
+// subjects are the artifacts, and behind them each bundle that has findings or
+// gaps of its own as one more. Its digest is that of a list and of no bytes.
+func subjects(r *schema.Report, rules Catalogue) []schema.Artifact {
 	all := slices.Clip(r.Artifacts)
 	for _, b := range r.Bundles {
-		if len(b.Findings) == 0 {
+		if len(b.Findings) == 0 && len(b.Gaps) == 0 {
 			continue
 		}
-		a := schema.Artifact{Path: b.Path, Digest: b.Digest, Size: b.Size, Format: wholeFormat, Verdict: predicate.Pass, Score: b.Score, Findings: b.Findings}
-		a.Coverage.Complete = b.Complete
+		a := schema.Artifact{Path: b.Path, Digest: b.Digest, Size: b.Size, Format: wholeFormat, Verdict: predicate.Pass, Findings: b.Findings}
+		a.Coverage.Complete, a.Coverage.Gaps = len(b.Gaps) == 0, b.Gaps
+		if !a.Coverage.Complete {
+			a.Verdict = predicate.Error
+		}
 		for _, f := range b.Findings {
+			a.Score = max(a.Score, ruleOf(rules, f.Rule).Score)
 			switch rank := f.Severity.Rank(); {
 			case rank >= predicate.High.Rank():
 				a.Verdict = predicate.Fail
-			case rank == predicate.Medium.Rank() && a.Verdict == predicate.Pass:
+			case rank == predicate.Medium.Rank() && a.Verdict != predicate.Fail:
 				a.Verdict = predicate.Warn
 			}
 		}

@@ -54,6 +54,15 @@ func sample() *schema.Report {
 				Findings: []schema.Finding{found("format.unsafe.pickle", predicate.Info, "a!b"), found("pickle.import.dangerous", predicate.Critical, "a!data.pkl\n", "posix.system")}},
 		},
 	}
+	r.Bundles = []schema.Bundle{
+		{Path: "c", Digest: predicate.DigestOf([]byte("c")), Files: 3, Size: 3, Verdict: predicate.Fail, Score: 100, Gaps: []schema.Gap{{Reason: predicate.Changed, Where: "0-0"}},
+			Members: []schema.Member{{Path: "config.json", Digest: predicate.DigestOf(nil), Verdict: predicate.Pass}, {Path: "evil.pt", Digest: predicate.DigestOf(nil), Verdict: predicate.Fail}, {Path: "lost", Verdict: predicate.Error}},
+			Findings: []schema.Finding{
+				{Rule: "repository.code.missing", Class: "c", Severity: predicate.Medium, Title: "Missing", Location: schema.Location{Class: "bundle"}, Evidence: []string{"auto_map", "modeling\x1b"}},
+				{Rule: "repository.weights.pickle", Class: "c", Severity: predicate.Info, Title: "Pickled", Location: schema.Location{Class: "bundle"}, Evidence: []string{"evil.pt"}},
+			}},
+		{Path: "z", Digest: predicate.DigestOf([]byte("z")), Files: 1, Size: 1, Verdict: predicate.Pass, Complete: true},
+	}
 	for i := range r.Artifacts {
 		a := &r.Artifacts[i]
 		a.Imports = []schema.Import{}
@@ -88,6 +97,8 @@ func TestTable(t *testing.T) {
 func TestTableFits(t *testing.T) {
 	r := sample()
 	r.Artifacts[0].Path = strings.Repeat("long/", 300)
+	r.Bundles[0].Path, r.Bundles[0].Members[1].Path = strings.Repeat("long/", 300), strings.Repeat("long/", 300)
+	r.Bundles[0].Findings[0].Evidence = []string{strings.Repeat("e", 400)}
 	r.Artifacts[1].Format = strings.Repeat("f", 64)
 	for _, width := range []int{72, 80, 100, 200} {
 		var b strings.Builder
@@ -233,11 +244,12 @@ func TestCycloneDX(t *testing.T) {
 	}
 	want := map[string][]string{
 		"pickle.import.unknown": {"artifact-0"}, "format.unsafe.pickle": {"artifact-2"}, "pickle.import.dangerous": {"artifact-2"},
+		"repository.code.missing": {"artifact-4"}, "repository.weights.pickle": {"artifact-4"},
 	}
 	if diff := cmp.Diff(want, affected); diff != "" {
 		t.Error(diff)
 	}
-	wantParts := []cdxComposition{{"complete", []string{"artifact-0", "artifact-2", "artifact-3"}}, {"incomplete", []string{"artifact-1"}}}
+	wantParts := []cdxComposition{{"complete", []string{"artifact-0", "artifact-2", "artifact-3"}}, {"incomplete", []string{"artifact-1", "artifact-4"}}}
 	if diff := cmp.Diff(wantParts, bom.Compositions); diff != "" {
 		t.Error(diff)
 	}

@@ -124,7 +124,7 @@ type sarifLogical struct {
 // WriteSARIF writes the findings as one SARIF 2.1.0 run. What was not looked at
 // is a notification of the invocation, which then is not successful.
 func WriteSARIF(w io.Writer, r *schema.Report, rules Catalogue) error {
-	all := subjects(r)
+	all := subjects(r, rules)
 	met, index := metRules(all, rules)
 	run := sarifRun{
 		Tool: sarifTool{Driver: sarifComponent{

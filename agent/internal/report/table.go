@@ -43,14 +43,14 @@ type TableOptions struct {
 // and what passes in one line.
 func WriteTable(w io.Writer, r *schema.Report, rules Catalogue, o TableOptions) error {
 	var b strings.Builder
-	bad := badOnes(subjects(r))
+	bad := badOnes(subjects(r, rules))
 	if len(bad) > 0 {
 		writeRows(&b, bad, o)
 	}
 	if n := len(bad) - maxRows; n > 0 {
 		fmt.Fprintf(&b, "%d more are not shown here: use --format json.\n", n)
 	}
-	writeBundles(&b, r.Bundles)
+	writeBundles(&b, r.Bundles, o)
 	writeTotals(&b, r)
 	writeAdvice(&b, bad, rules, o)
 	for _, p := range r.Problems {
@@ -241,14 +241,37 @@ func gapLines(c schema.Coverage) []string {
 	return out
 }
 
-func writeBundles(b *strings.Builder, bundles []schema.Bundle) {
+// bundleWords is how many columns a bundle's line has beside its path, at most.
+const bundleWords = 60
+
+// writeBundles says of each bundle that does not pass which files made it. What
+// only the whole of it is found to be stands among the artifacts.
+func writeBundles(b *strings.Builder, bundles []schema.Bundle, o TableOptions) {
 	for _, u := range bundles {
 		if u.Verdict == predicate.Pass {
 			continue
 		}
 		fmt.Fprintf(b, "Bundle %s: %s, score %d, %s, %s.\n",
-			clip(Printable(u.Path), maxNameRune), u.Verdict, u.Score, plural(u.Files, "file", "files"), size(u.Size))
+			clip(Printable(u.Path), min(maxNameRune, max(1, o.Width-bundleWords))), u.Verdict, u.Score, plural(u.Files, "file", "files"), size(u.Size))
+		if made := madeBy(u); made != "" {
+			b.WriteString(clip("  made by "+made, o.Width) + "\n")
+		}
 	}
+}
+
+// madeBy names the files that have the bundle's verdict.
+func madeBy(u schema.Bundle) string {
+	const most = 3
+	var names []string
+	for _, m := range u.Members {
+		if m.Verdict == u.Verdict {
+			names = append(names, Printable(m.Path))
+		}
+	}
+	if n := len(names) - most; n > 0 {
+		names = append(names[:most:most], fmt.Sprintf("%d more", n))
+	}
+	return strings.Join(names, ", ")
 }
 
 func writeTotals(b *strings.Builder, r *schema.Report) {

@@ -330,9 +330,7 @@ func (r *runner) imports(s *scope, st *stmt) {
 		r.note(st.text)
 	}
 	for _, n := range st.names {
-		if strings.Trim(st.text, ".") == "" {
-			r.note(st.text + n.name)
-		}
+		r.note(below(st.text) + n.name) // it may be a module
 		if st.text == "__future__" {
 			r.lazy = r.lazy || n.name == "annotations"
 			continue
@@ -357,6 +355,14 @@ func (r *runner) imports(s *scope, st *stmt) {
 
 // maxImported bounds the imports that are listed.
 const maxImported = 1000
+
+// below is the prefix of what is imported from a module or, by dots, a package.
+func below(from string) string {
+	if strings.HasSuffix(from, ".") {
+		return from
+	}
+	return from + "."
+}
 
 func (r *runner) note(module string) {
 	if len(r.imported) < maxImported && !slices.Contains(r.imported, module) {

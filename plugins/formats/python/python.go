@@ -35,7 +35,8 @@ type Program struct {
 	// Serious is the rule of a finding that makes the program fail, if any.
 	Serious string
 	// Imports are the modules that it imports, with the dots of relative ones, in
-	// the order of the program; "from . import a" is ".a".
+	// the order of the program. "from a import b" is "a" and "a.b", since b may be
+	// one too.
 	Imports []string
 	// Plain is set when it consists of annotations and literals only, as settings
 	// in YAML may.

@@ -21,9 +21,11 @@ import (
 const BundleID = "bundle"
 
 const (
-	// maxOpened files of a bundle are opened, each of at most maxOpen bytes.
-	maxOpened = 4000
+	// maxOpened files of a bundle are opened, each of at most maxOpen bytes, all
+	// of at most maxRead.
+	maxOpened = 20_000
 	maxOpen   = 2 << 20
+	maxRead   = 256 << 20
 	// maxManifest is how long a manifest may be.
 	maxManifest = 32 << 20
 )
@@ -40,10 +42,15 @@ type bundle struct {
 	files     map[string]artifact.File
 	paths     []string
 	opened    int
-	// programs are those that settings lead to, by path; false while they are
-	// looked at.
-	programs map[string]bool
+	read      int64
+	// leads are the programs that settings lead to, each once, in the order in
+	// which they are come to; known are their paths.
+	leads []lead
+	known map[string]bool
 }
+
+// lead is a program, and the setting that leads to it.
+type lead struct{ setting, path string }
 
 // ScanBundle judges a bundle by its manifest: whether the code that its settings
 // lead to is there and what it does, and whether its lists of weights stay within
@@ -65,7 +72,7 @@ func ScanBundle(ctx context.Context, v *content.Visit, dangerous Judge) error {
 		return nil //nolint:nilerr // some text that begins as a manifest does
 	}
 	v.Format = BundleID
-	b := &bundle{v: v, dangerous: dangerous, files: make(map[string]artifact.File, len(files)), programs: make(map[string]bool)}
+	b := &bundle{v: v, dangerous: dangerous, files: make(map[string]artifact.File, len(files)), known: make(map[string]bool)}
 	for _, f := range files {
 		b.files[f.Path] = f
 		b.paths = append(b.paths, f.Path)
@@ -75,8 +82,21 @@ func ScanBundle(ctx context.Context, v *content.Visit, dangerous Judge) error {
 			return fmt.Errorf("judge bundle: %w", err)
 		}
 	}
+	for i := 0; i < len(b.leads); i++ {
+		if err := b.program(ctx, b.leads[i]); err != nil {
+			return fmt.Errorf("judge bundle: %w", err)
+		}
+	}
 	b.pickles()
 	return nil
+}
+
+// lead notes a program that a setting leads to.
+func (b *bundle) lead(setting, p string) {
+	if !b.known[p] {
+		b.known[p] = true
+		b.leads = append(b.leads, lead{setting, p})
+	}
 }
 
 // file looks at one file by the name under which a loader would open it.
@@ -84,21 +104,25 @@ func (b *bundle) file(ctx context.Context, p string) error {
 	dir, name := path.Split(p)
 	dir = path.Clean(dir)
 	switch {
+	case name == "modules.json":
+		return b.modules(ctx, p, dir)
 	case strings.HasSuffix(name, ".json"):
 		return b.settings(ctx, p, dir)
+	case strings.HasSuffix(name, ".yaml"), strings.HasSuffix(name, ".yml"):
+		return b.yaml(ctx, p, dir)
 	case name == "MLmodel":
 		return b.mlmodel(ctx, p, dir)
 	case name == "config.pbtxt":
 		return b.triton(ctx, p, dir)
 	case name == "hubconf.py", name == "handler.py", name == "inference.py" && dir == "code":
-		return b.program(ctx, name, p)
+		b.lead(name, p)
 	}
 	return nil
 }
 
-// read opens a file of the bundle and holds it against its digest. It returns
+// open reads a file of the bundle and holds it against its digest. It returns
 // nothing for what is too large, gone or changed, and says so as a gap.
-func (b *bundle) read(ctx context.Context, p string) ([]byte, error) {
+func (b *bundle) open(ctx context.Context, p string) ([]byte, error) {
 	f := b.files[p]
 	if f.Size > maxOpen {
 		b.v.Unread(0, 0, predicate.LimitBytes)
@@ -106,6 +130,10 @@ func (b *bundle) read(ctx context.Context, p string) ([]byte, error) {
 	}
 	if b.opened++; b.opened > maxOpened {
 		b.v.Unread(0, 0, predicate.LimitMembers)
+		return nil, nil
+	}
+	if b.read += f.Size; b.read > maxRead {
+		b.v.Unread(0, 0, predicate.LimitBytes)
 		return nil, nil
 	}
 	r, err := b.v.Sibling(ctx, p)
@@ -118,30 +146,32 @@ func (b *bundle) read(ctx context.Context, p string) ([]byte, error) {
 			why = predicate.NotFound
 		}
 		b.v.Unread(0, 0, why)
-		return nil, nil //nolint:nilerr // the gap says it
+		return nil, nil
 	}
 	text := make([]byte, min(r.Size(), maxOpen+1))
 	err = errors.Join(content.ReadFull(r, text, 0), r.Close())
 	if err != nil || predicate.DigestOf(text) != f.Digest {
 		b.v.Unread(0, 0, predicate.Changed)
-		return nil, nil //nolint:nilerr // the gap says it
+		return nil, nil
 	}
 	return text, nil
 }
 
-// module looks for a module's file in some folders, and judges it as what a
-// setting leads to.
-func (b *bundle) module(ctx context.Context, setting, module string, dirs ...string) error {
+// module looks for a module's file in some folders, as what a setting leads to.
+func (b *bundle) module(setting, module string, dirs ...string) {
 	p, ok := b.locate(module, dirs...)
 	if !ok {
 		b.v.Found(ruleMissing, BundleID, 0, setting, clean(module))
-		return nil
+		return
 	}
-	return b.program(ctx, setting, p)
+	b.lead(setting, p)
 }
 
 // locate finds a module's file: "a.b" is a/b.py or a/b/__init__.py.
 func (b *bundle) locate(module string, dirs ...string) (string, bool) {
+	if module == "" || strings.ContainsRune(module, 0) {
+		return "", false
+	}
 	inner := strings.ReplaceAll(module, ".", "/")
 	for _, d := range dirs {
 		for _, p := range []string{path.Join(d, inner+".py"), path.Join(d, inner, "__init__.py")} {
@@ -153,37 +183,43 @@ func (b *bundle) locate(module string, dirs ...string) (string, bool) {
 	return "", false
 }
 
-// program judges a Python file that a setting leads to, and those that it imports
-// from beside it.
-func (b *bundle) program(ctx context.Context, setting, p string) error {
-	if _, seen := b.programs[p]; seen {
-		return nil
-	}
-	b.programs[p] = true
-	text, err := b.read(ctx, p)
+// program judges a Python file that a setting leads to, and notes those that it
+// imports from beside it.
+func (b *bundle) program(ctx context.Context, l lead) error {
+	text, err := b.open(ctx, l.path)
 	if err != nil || text == nil {
 		return err
 	}
 	program, err := python.Check(string(text))
 	if program.Serious != "" {
-		b.v.Found(ruleLeads, BundleID, 0, setting, clean(p), program.Serious)
+		b.v.Found(ruleLeads, BundleID, 0, l.setting, clean(l.path), program.Serious)
 	}
 	if err != nil { // its own entry says that it was not understood
 		b.v.Unread(0, 0, predicate.Malformed)
 	}
 	for _, module := range program.Imports {
-		dir := path.Dir(p)
-		rest := strings.TrimLeft(module, ".")
-		for range len(module) - len(rest) - 1 {
-			dir = path.Dir(dir)
-		}
-		if at, ok := b.locate(rest, dir); ok && rest != "" {
-			if err := b.program(ctx, setting, at); err != nil {
-				return err
-			}
-		}
+		b.imported(l, module)
 	}
 	return nil
+}
+
+// imported notes an import of a program: the module, and the packages around it,
+// which are imported first. Names without dots are looked for beside the program,
+// as a script's are.
+func (b *bundle) imported(l lead, module string) {
+	dir := path.Dir(l.path)
+	rest := strings.TrimLeft(module, ".")
+	for range len(module) - len(rest) - 1 {
+		dir = path.Dir(dir)
+	}
+	for i, c := range rest + "." {
+		if c != '.' {
+			continue
+		}
+		if at, ok := b.locate(rest[:i], dir); ok {
+			b.lead(l.setting, at)
+		}
+	}
 }
 
 // pickles notes weights that are there in a format that loads safely as well.

@@ -11,6 +11,8 @@ type tritonConfig struct {
 	backend, file string
 	// environment is the archive with the Python that the backend starts.
 	environment string
+	// libraries are files that the server loads into itself.
+	libraries []string
 }
 
 // tritonBackends come with the server. Any other name is a library that the
@@ -20,13 +22,17 @@ var tritonBackends = map[string]bool{
 	"identity": true, "repeat": true, "square": true, "tensorrtllm": true, "vllm": true, "ensemble": true,
 }
 
+// maxLibraries is how many libraries are listed.
+const maxLibraries = 100
+
 // readTriton finds the fields that matter, in any order and spelling that
 // protobuf's text format has: "name: value", with either quotes, side by side
-// strings being one, comments, and nested messages.
+// strings being one, comments, lists, and nested messages. A field that is there
+// twice has its last value, as protobuf's own reader has it where it allows that.
 func readTriton(src string) tritonConfig {
 	var c tritonConfig
 	s := &protoText{src: src}
-	field, key := "", ""
+	var field, key, value string
 	depth := 0
 	for {
 		kind, text := s.next()
@@ -36,19 +42,28 @@ func readTriton(src string) tritonConfig {
 		case protoName:
 			field = text
 		case protoOpen:
-			depth++
+			if depth++; depth == 1 {
+				key, value = "", ""
+			}
 		case protoClose:
-			depth--
+			if depth = max(depth-1, 0); depth == 0 && key == "EXECUTION_ENV_PATH" {
+				c.environment = value
+			}
 		case protoString:
 			switch {
-			case depth == 0 && field == "backend":
-				c.backend = text
-			case depth == 0 && field == "default_model_filename":
-				c.file = text
+			case field == "op_library_filename" && len(c.libraries) < maxLibraries:
+				c.libraries = append(c.libraries, text)
 			case field == "key":
 				key = text
-			case field == "string_value" && key == "EXECUTION_ENV_PATH":
-				c.environment = text
+			case field == "string_value":
+				value = text
+			case depth > 0:
+			case field == "backend":
+				c.backend = text
+			case field == "default_model_filename":
+				c.file = text
+			case field == "runtime" && text != "":
+				c.libraries = append(c.libraries, text)
 			}
 		}
 	}
@@ -71,9 +86,13 @@ type protoText struct {
 }
 
 func (s *protoText) next() (protoKind, string) {
-	for s.blank(); s.pos < len(s.src); s.blank() {
+	for s.pos < len(s.src) {
 		at := s.pos
 		switch c := s.src[s.pos]; {
+		case c == '#':
+			for s.pos < len(s.src) && s.src[s.pos] != '\n' {
+				s.pos++
+			}
 		case c == '{' || c == '<':
 			s.pos++
 			return protoOpen, ""
@@ -83,7 +102,7 @@ func (s *protoText) next() (protoKind, string) {
 		case c == '"' || c == '\'':
 			return protoString, s.strings()
 		case c == '_' || c|0x20 >= 'a' && c|0x20 <= 'z':
-			for s.pos < len(s.src) && (s.src[s.pos] == '_' || s.src[s.pos] == '.' || s.src[s.pos]|0x20 >= 'a' && s.src[s.pos]|0x20 <= 'z' || s.src[s.pos] >= '0' && s.src[s.pos] <= '9') {
+			for s.pos < len(s.src) && inName(s.src[s.pos]) {
 				s.pos++
 			}
 			return protoName, s.src[at:s.pos]
@@ -92,6 +111,10 @@ func (s *protoText) next() (protoKind, string) {
 		}
 	}
 	return protoEnd, ""
+}
+
+func inName(c byte) bool {
+	return c == '_' || c == '.' || c|0x20 >= 'a' && c|0x20 <= 'z' || c >= '0' && c <= '9'
 }
 
 // strings reads strings side by side.
@@ -113,29 +136,24 @@ func (s *protoText) strings() string {
 			s.pos++
 		}
 		s.pos = min(s.pos+1, len(s.src))
-		s.blank()
+		rest := strings.TrimLeft(s.src[s.pos:], " \t\r\n")
+		for strings.HasPrefix(rest, "#") {
+			_, rest, _ = strings.Cut(rest, "\n")
+			rest = strings.TrimLeft(rest, " \t\r\n")
+		}
+		if rest != "" && (rest[0] == '"' || rest[0] == '\'') {
+			s.pos = len(s.src) - len(rest)
+		}
 	}
 	return b.String()
 }
 
-// blank goes past white space and comments.
-func (s *protoText) blank() {
-	for s.pos < len(s.src) {
-		switch s.src[s.pos] {
-		case ' ', '\t', '\r', '\n':
-			s.pos++
-		case '#':
-			line, _, _ := strings.Cut(s.src[s.pos:], "\n")
-			s.pos += len(line)
-		default:
-			return
-		}
-	}
-}
-
-// protoEscape reads an escape of the text format: octal, hexadecimal, or a
-// character that stands for itself.
+// protoEscape reads an escape of the text format: octal, hexadecimal, a code
+// point, or a character that stands for itself.
 func protoEscape(s string) (int, string) {
+	if len(s) > 1 && s[1]|0x20 == 'u' {
+		return yamlEscape(s) // the same four or eight digits
+	}
 	n, base := 1, 8
 	digits := "01234567"
 	most := 4
