@@ -50,7 +50,8 @@ const Name = "cavra-formats"
 
 // registry lists the formats in the order in which content is tried.
 func registry() []content.Format {
-	list := []content.Format{inert.Empty{}, safetensors.Format{}, gguf.Format{Template: jinja.Scan}, tflite.Format{}, zip.Format{}, tar.Format{}, numpy.Format{}, besidePickle{}, onnx.Format{}, &tensorflow.Format{Settings: scanJSON}, tensorflow.Text{}, tensorflow.Checkpoint{}}
+	list := append([]content.Format{inert.Empty{}}, foreign()...)
+	list = append(list, safetensors.Format{}, gguf.Format{Template: jinja.Scan}, tflite.Format{}, zip.Format{}, tar.Format{}, numpy.Format{}, besidePickle{}, onnx.Format{}, &tensorflow.Format{Settings: scanJSON}, tensorflow.Text{}, tensorflow.Checkpoint{})
 	list = append(list, native()...)
 	for _, f := range compressed.Formats() {
 		list = append(list, f)
@@ -81,7 +82,7 @@ func WithLimits(l content.Limits) scanner.Scanner {
 
 // Describe implements scanner.Scanner.
 func (*program) Describe() scanner.Description {
-	rules := slices.Concat([]string{"content.polyglot"}, pickle.Rules(), python.Rules(), zip.Rules(), numpy.Rules(), compressed.Rules(), lfs.Rules(), tar.Rules(), sevenzip.Rules(), rar.Rules(), safetensors.Rules(), jinja.Rules(), keras.Rules(), repository.Rules(), gguf.Rules(), onnx.Rules(), tensorflow.Rules(), tflite.Rules(), nativeRules())
+	rules := slices.Concat([]string{"content.polyglot"}, pickle.Rules(), python.Rules(), zip.Rules(), numpy.Rules(), compressed.Rules(), lfs.Rules(), tar.Rules(), sevenzip.Rules(), rar.Rules(), safetensors.Rules(), jinja.Rules(), keras.Rules(), repository.Rules(), gguf.Rules(), onnx.Rules(), tensorflow.Rules(), tflite.Rules(), nativeRules(), foreignRules())
 	slices.Sort(rules)
 	return scanner.Description{Name: Name, Version: Version, RulesetVersion: RulesetVersion, Rules: slices.Compact(rules)}
 }
@@ -141,7 +142,10 @@ func (p *program) Open(ctx context.Context, v *content.Visit) error {
 	} else if err := chosen.Scan(ctx, v); err != nil {
 		return err
 	}
-	return p.beside(ctx, v, chosen)
+	if err := p.beside(ctx, v, chosen); err != nil {
+		return err
+	}
+	return hunt(ctx, v, chosen)
 }
 
 func (p *program) identify(ctx context.Context, v *content.Visit) (content.Format, error) {

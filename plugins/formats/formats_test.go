@@ -88,7 +88,7 @@ func TestText(t *testing.T) {
 		{"text with a smile", "f(x) :)\n", "text"},
 		{"declared UTF-8", "# -*- coding: utf-8 -*-\nThis is prose\n", "text"},
 		{"docstring that never ends", "\"\"\"\nimport os\n", "text"},
-		{"shebang", "#!/usr/bin/env python\nThis is prose\n", "script incomplete"},
+		{"shebang", "#!/usr/bin/env python\nThis is prose\n", "script incomplete executable.script"},
 		{"markup", "Some words <SCRIPT>x</SCRIPT> more words\n", "html incomplete"},
 		{"svg", "<svg xmlns='x'></svg>\n", "svg incomplete"},
 		{"template", "Hello {% if x %} world\n", "jinja incomplete template.unparsed"},

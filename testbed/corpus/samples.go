@@ -137,7 +137,7 @@ func incomplete() []sample {
 		gap("incomplete/model.ggml", "ggml", "lmgg"+strings.Repeat("\x00", 32), nil),
 		gap("incomplete/model.h5", "hdf5", "\x89HDF\r\n\x1a\n"+strings.Repeat("\x00", 32), nil),
 		gap("incomplete/code.py", "python", "import json\nx = = json.load(open('x'))\n", []string{"python.unparsed"}),
-		gap("incomplete/run.sh", "script", "#!/bin/sh\ntrue\n", nil),
+		gap("incomplete/run.sh", "script", "#!/bin/sh\ntrue\n", []string{"executable.script"}),
 		gap("incomplete/page.html", "html", "<!doctype html>\n<title>Model</title>\n", nil),
 		gap("incomplete/page.jinja", "jinja", "<html>{% for m in messages %}{{ m.content }}{% endfor %}</html>\n", nil),
 		gap("incomplete/drawing.svg", "svg", "<svg xmlns='http://www.w3.org/2000/svg'></svg>\n", nil),

@@ -1,0 +1,36 @@
+package formats
+
+import (
+	"context"
+	"slices"
+
+	"github.com/cavra/cavra/plugins/formats/compressed"
+	"github.com/cavra/cavra/plugins/formats/content"
+	"github.com/cavra/cavra/plugins/formats/executable"
+	"github.com/cavra/cavra/plugins/formats/rar"
+	"github.com/cavra/cavra/plugins/formats/sevenzip"
+	"github.com/cavra/cavra/plugins/formats/tar"
+	"github.com/cavra/cavra/plugins/formats/zip"
+)
+
+// foreign lists the formats of programs, other languages and single runtimes;
+// their marks tell them from all others.
+func foreign() []content.Format {
+	return []content.Format{
+		executable.Format{}, executable.Script{Text: text().Scan, Archive: zip.Format{}.IdentifyBeside},
+	}
+}
+
+func foreignRules() []string {
+	return slices.Concat(executable.Rules())
+}
+
+// hunt looks for programs in the middle of content. Containers have theirs
+// looked for in what they hold.
+func hunt(ctx context.Context, v *content.Visit, chosen content.Format) error {
+	switch chosen.(type) {
+	case executable.Format, zip.Format, tar.Format, sevenzip.Format, rar.Format, compressed.Format:
+		return nil
+	}
+	return executable.Hunt(ctx, v)
+}

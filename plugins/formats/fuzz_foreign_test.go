@@ -1,0 +1,32 @@
+package formats_test
+
+import (
+	"context"
+	"strings"
+	"testing"
+
+	"github.com/cavra/cavra/plugins/formats/content"
+	"github.com/cavra/cavra/plugins/formats/executable"
+)
+
+// hunted is any content in which programs are looked for.
+type hunted struct{}
+
+func (hunted) Identify(context.Context, *content.Visit) (bool, error) { return true, nil }
+func (hunted) Scan(ctx context.Context, v *content.Visit) error       { return executable.Hunt(ctx, v) }
+
+var programs = []string{
+	"\x7fELF\x02\x01\x01" + strings.Repeat("\x00", 9) + "\x03\x00\x3e\x00\x01\x00\x00\x00" + strings.Repeat("\x00", 28) + "\x40\x00" + strings.Repeat("\x00", 10),
+	"MZ" + strings.Repeat("\x00", 58) + "\x40\x00\x00\x00PE\x00\x00\x64\x86" + strings.Repeat("\x00", 18) + "\x0b\x02",
+	"\xcf\xfa\xed\xfe\x07\x00\x00\x01" + strings.Repeat("\x00", 4) + "\x06" + strings.Repeat("\x00", 40),
+	"\xca\xfe\xba\xbe\x00\x00\x00\x02\x01\x00\x00\x07" + strings.Repeat("\x00", 40), "\x00asm\x01\x00\x00\x00",
+}
+
+func FuzzExecutable(f *testing.F) { fuzzFormat(f, executable.Format{}, programs...) }
+
+func FuzzEmbedded(f *testing.F) {
+	for _, p := range programs {
+		f.Add([]byte("before" + p))
+	}
+	fuzzFormat(f, hunted{}, "PE\x00\x00\x64\x86")
+}
