@@ -35,6 +35,8 @@ import (
 	"github.com/cavra/cavra/plugins/formats/tar"
 	"github.com/cavra/cavra/plugins/formats/tensorflow"
 	"github.com/cavra/cavra/plugins/formats/tflite"
+	"github.com/cavra/cavra/plugins/formats/torchexport"
+	"github.com/cavra/cavra/plugins/formats/torchscript"
 	"github.com/cavra/cavra/plugins/formats/zip"
 )
 
@@ -82,7 +84,10 @@ func WithLimits(l content.Limits) scanner.Scanner {
 
 // Describe implements scanner.Scanner.
 func (*program) Describe() scanner.Description {
-	rules := slices.Concat([]string{"content.polyglot"}, pickle.Rules(), python.Rules(), zip.Rules(), numpy.Rules(), compressed.Rules(), lfs.Rules(), tar.Rules(), sevenzip.Rules(), rar.Rules(), safetensors.Rules(), jinja.Rules(), keras.Rules(), repository.Rules(), gguf.Rules(), onnx.Rules(), tensorflow.Rules(), tflite.Rules(), nativeRules(), foreignRules())
+	rules := slices.Concat([]string{"content.polyglot"}, pickle.Rules(), python.Rules(), zip.Rules(), numpy.Rules(), compressed.Rules(),
+		lfs.Rules(), tar.Rules(), sevenzip.Rules(), rar.Rules(), safetensors.Rules(), jinja.Rules(), keras.Rules(), repository.Rules(),
+		gguf.Rules(), onnx.Rules(), tensorflow.Rules(), tflite.Rules(), torchscript.Rules(), torchexport.Rules(),
+		nativeRules(), foreignRules())
 	slices.Sort(rules)
 	return scanner.Description{Name: Name, Version: Version, RulesetVersion: RulesetVersion, Rules: slices.Compact(rules)}
 }

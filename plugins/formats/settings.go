@@ -17,6 +17,7 @@ import (
 	"github.com/cavra/cavra/plugins/formats/repository"
 	"github.com/cavra/cavra/plugins/formats/skops"
 	"github.com/cavra/cavra/plugins/formats/strictjson"
+	"github.com/cavra/cavra/plugins/formats/torchexport"
 )
 
 // text is text with all that reads what text can lead to.
@@ -87,6 +88,9 @@ func settings(v *content.Visit, b []byte, place func(int) int64) error {
 		keras.Check(v, root, bad, in)
 		repository.Check(v, root, bad, in)
 		skops.Check(v, root, judge, in)
+		if err := torchexport.Check(v, root, in); err != nil {
+			return err
+		}
 		root.Walk(func(n *document.Node) {
 			for _, t := range n.All("chat_template") {
 				whole = templates(v, t, in) && whole

@@ -172,10 +172,6 @@ func zipCases() []Container {
 	both := func(edit func(*zipFields)) zipEntry {
 		return bad.with(func(e *zipEntry) { edit(&e.local); edit(&e.central) })
 	}
-	script := []zipEntry{
-		stored("m/data.pkl", harmless()), stored("m/constants.pkl", harmless()),
-		stored("m/code/__torch__.py", "def forward(self):\n  return 1\n"),
-	}
 	return []Container{
 		contained("zip: stored", "zip", one(bad), true, ruleDangerous),
 		contained("zip: deflated", "zip", one(deflated("m.bin", payload())), true, ruleDangerous),
@@ -230,7 +226,6 @@ func zipCases() []Container {
 		contained("zip: count is wrong", "zip", rawZip([]zipEntry{note, bad}, func(e *zipEnd) { e.count = 1 }), false, ruleMalformed, ruleDangerous),
 		contained("zip: name that leaves", "zip", one(both(func(f *zipFields) { f.name = "../m" })), true, rulePath, ruleDangerous),
 		contained("zip: link that leaves", "zip", one(stored("l", "/etc/passwd").with(func(e *zipEntry) { e.central.external = 0o120777 << 16 })), true, rulePath),
-		judged(predicate.Error, contained("zip: TorchScript", "torchscript", rawZip(script), false)),
 	}
 }
 

@@ -67,11 +67,24 @@ type Visit struct {
 	// nil for a member, and when the artifact belongs to no bundle.
 	Sibling func(ctx context.Context, path string) (artifact.Reader, error)
 
+	// Classes are those, by module and name, that the source in the archive around
+	// the content defines; the source is scanned with it. Where AnyClass is the
+	// name, all that is in the module is meant.
+	Classes map[string]bool
+
 	report *scanner.Report
 	opener Opener
 	claims []coverage.Range
 	// whole are the extents of archives that are complete in themselves.
 	whole [][2]int64
+}
+
+// AnyClass stands for all names of a module in Classes.
+const AnyClass = "*"
+
+// Own reports whether a module's name is one of Classes.
+func (v *Visit) Own(module, name string) bool {
+	return v.Classes[module+"."+name] || v.Classes[module+"."+AnyClass]
 }
 
 // NewVisit begins with the whole artifact.
@@ -187,6 +200,14 @@ func (v *Visit) Enter(ctx context.Context, s Span) (Outcome, error) {
 	return v.EnterWith(ctx, s, v.opener.Open)
 }
 
+// EnterBy is EnterWith, or Enter where scan is nil.
+func (v *Visit) EnterBy(ctx context.Context, s Span, scan func(context.Context, *Visit) error) (Outcome, error) {
+	if scan == nil {
+		scan = v.opener.Open
+	}
+	return v.EnterWith(ctx, s, scan)
+}
+
 // EnterWith is Enter for a span whose format is given.
 func (v *Visit) EnterWith(ctx context.Context, s Span, scan func(context.Context, *Visit) error) (Outcome, error) {
 	coded := s.Size
@@ -200,7 +221,7 @@ func (v *Visit) EnterWith(ctx context.Context, s Span, scan func(context.Context
 	}
 	child := &Visit{
 		Bytes: s.Bytes, Size: s.Size, Member: v.Path(s.Name), Depth: v.Depth + 1,
-		Budget: v.Budget, report: v.report, opener: v.opener,
+		Budget: v.Budget, report: v.report, opener: v.opener, Classes: v.Classes,
 	}
 	if err := child.readHead(); err != nil {
 		return Outcome{}, err

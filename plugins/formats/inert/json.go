@@ -21,12 +21,12 @@ const (
 // codeKeys are keys by which a loader of JSON configuration comes to code: it
 // imports a module beside the file (auto_map, custom_pipelines, _class_name), runs
 // a template (chat_template), calls what the value names (_target_), builds
-// layers by it (class_name), imports a class (__loader__), or loads another model
-// (base_model_name_or_path).
+// layers by it (class_name), imports a class (__loader__), loads another model
+// (base_model_name_or_path), or runs a graph (graph_module).
 var codeKeys = map[string]bool{
 	"auto_map": true, "auto_mapping": true, "chat_template": true, "custom_pipeline": true, "custom_pipelines": true, "_target_": true,
 	"_class_name": true, "loader_module": true, "class_name": true, "registered_name": true, "__loader__": true,
-	"base_model_name_or_path": true,
+	"base_model_name_or_path": true, "graph_module": true,
 }
 
 // errNotJSON says that the content is not JSON.

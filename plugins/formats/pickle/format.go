@@ -260,6 +260,9 @@ func report(v *content.Visit, r *Resolution, t *Table, start int64) {
 	for _, i := range r.Imports {
 		j := t.Judge(i.Module, i.Name)
 		name := i.Module + "." + i.Name
+		if j.Judged == predicate.JudgedUnknown && v.Own(i.Module, i.Name) {
+			j.Judged = predicate.JudgedHarmless // what it does is its source's, and judged there
+		}
 		switch {
 		case j.Judged == predicate.JudgedDangerous:
 			v.Found("pickle.import.dangerous", ID, i.At, append([]string{name, j.Reason}, i.Trace...)...)

@@ -24,6 +24,8 @@ type Member struct {
 	// Parts are the members that the content consists of, one behind the other;
 	// without any, it is one member with the name Name.
 	Parts []Part
+	// Scan scans the content; without it, the content decides. Parts have none.
+	Scan func(context.Context, *content.Visit) error
 }
 
 // Part is a member of a solid block.
@@ -84,7 +86,7 @@ func Enter(ctx context.Context, v *content.Visit, m Member) (Result, error) {
 // enter scans the content, whole or part by part.
 func (m Member) enter(ctx context.Context, v *content.Visit, c *Content, end int64) (content.Outcome, error) {
 	if len(m.Parts) == 0 {
-		return v.Enter(ctx, content.Span{Name: m.Name, Bytes: c, Size: c.Size, Start: m.Start, End: end})
+		return v.EnterBy(ctx, content.Span{Name: m.Name, Bytes: c, Size: c.Size, Start: m.Start, End: end}, m.Scan)
 	}
 	all, at := content.Outcome{Complete: true}, int64(0)
 	parts := m.Parts

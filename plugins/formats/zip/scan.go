@@ -3,25 +3,20 @@
 // every byte between the members are looked at, so that no reader finds a
 // member that this one has not seen.
 //
-// In a torch archive the members data/<number> beside a data.pkl that was read
-// to its end are tensor storages. torch maps them into memory and never unpickles
-// them, so a stored one is inert by structure and not read, except for its
-// beginning: one that begins as a pickle that imports anything is scanned as one,
-// in case that some other program loads it. All other members are scanned by
-// their content.
+// In torch's archives, which folders and pickles tell, storages are inert by
+// structure and sources are compiled; see torch.go. All other members are scanned
+// by their content.
 package zip
 
 import (
 	"context"
 	"hash/crc32"
 	"io"
-	"path"
 	"strings"
 
 	"github.com/cavra/cavra/schemas/predicate"
 
 	"github.com/cavra/cavra/plugins/formats/content"
-	"github.com/cavra/cavra/plugins/formats/pickle"
 	"github.com/cavra/cavra/plugins/formats/unpack"
 )
 
@@ -32,6 +27,10 @@ const (
 	IDNpz   = "npz"
 	// IDScript is TorchScript, whose source torch compiles.
 	IDScript = "torchscript"
+	// IDExport is what torch.export.save writes.
+	IDExport = "torch-export"
+	// IDPackage is what torch.package writes: Python beside pickles.
+	IDPackage = "torch-package"
 )
 
 // where is the location class of findings about an archive.
@@ -41,7 +40,7 @@ const where = "archive"
 func Rules() []string {
 	return []string{
 		"archive.entry.checksum", "archive.entry.duplicate", "archive.entry.encrypted", "archive.entry.hidden",
-		"archive.entry.path", "archive.limit", "archive.malformed",
+		"archive.entry.path", "archive.limit", "archive.malformed", ruleNative, rulePackage,
 	}
 }
 
@@ -212,35 +211,29 @@ func (a *archive) checkNames() {
 	}
 }
 
-// members scans every member; those named data.pkl come first, since they decide
-// what the storages are.
+// members scans every member: first the sources of TorchScript, since they define
+// the classes of its pickles, then those pickles that decide what storages are.
 func (a *archive) members(ctx context.Context) error {
-	torch := make(map[string]bool)
-	for _, e := range a.dir.entries {
-		if path.Base(e.name) != "data.pkl" || e.bad != "" {
-			continue
-		}
-		a.Format = IDTorch
-		out, err := a.member(ctx, e)
-		if err != nil {
-			return err
-		}
-		if err := a.variant(ctx, e); err != nil {
-			return err
-		}
-		folder := path.Dir(e.name)
-		was, twice := torch[folder]
-		torch[folder] = out.Complete && out.Format == pickle.ID && (was || !twice)
+	t := a.torch()
+	a.Classes = nil // those of an archive around this one are not this one's
+	if err := a.sources(ctx, t); err != nil {
+		return err
+	}
+	if err := a.pickles(ctx, t); err != nil {
+		return err
+	}
+	if err := a.weights(ctx, t); err != nil {
+		return err
 	}
 	for _, e := range a.dir.entries {
-		if e.bad != "" || path.Base(e.name) == "data.pkl" {
+		if e.bad != "" || t.done[e] {
 			continue
 		}
 		if a.Budget.Spent() {
 			a.Limited(where, e.header, max(e.header, a.dir.start), predicate.LimitMembers)
 			break
 		}
-		out, err := a.rest(ctx, e, torch)
+		out, err := a.rest(ctx, e, t)
 		if err != nil {
 			return err
 		}
@@ -256,26 +249,14 @@ func (a *archive) members(ctx context.Context) error {
 	switch {
 	case a.Format == IDZip && a.arrays > 0 && a.others == 0:
 		a.Format = IDNpz
-	case a.Format == IDTorch && a.isScript():
+	case len(t.packages) > 0:
+		a.Format = IDPackage
+	case len(t.exports) > 0:
+		a.Format = IDExport
+	case a.Format == IDTorch && len(t.scripts) > 0:
 		a.Format = IDScript
 	}
 	return nil
-}
-
-// isScript reports whether the archive is TorchScript: source beside constants.
-func (a *archive) isScript() bool {
-	constants, code := make(map[string]bool), make(map[string]bool)
-	for _, e := range a.dir.entries {
-		top := root(e.name)
-		constants[top] = constants[top] || path.Base(e.name) == "constants.pkl"
-		code[top] = code[top] || strings.HasPrefix(e.name, top+"/code/") && strings.HasSuffix(e.name, ".py")
-	}
-	for top := range code {
-		if code[top] && constants[top] {
-			return true
-		}
-	}
-	return false
 }
 
 // variant scans a member as its local header has it, where that disagrees with
@@ -287,63 +268,6 @@ func (a *archive) variant(ctx context.Context, e *entry) error {
 	a.listed[e.local.placement()] = true
 	_, err := a.member(ctx, e.local)
 	return err
-}
-
-// rest scans a member by the place that it has in a torch archive, or by its
-// content.
-func (a *archive) rest(ctx context.Context, e *entry, torch map[string]bool) (content.Outcome, error) {
-	folder, base := path.Split(e.name)
-	if _, ok := torch[root(e.name)]; ok && a.Format == IDTorch && strings.Contains(e.name, "code/") &&
-		e.method == methodStored && e.packed == e.size && e.flags&flagEncrypted == 0 {
-		return a.code(ctx, e)
-	}
-	if e.method == methodStored && e.flags&flagEncrypted == 0 && !e.disagrees && e.packed == e.size && isNumber(base) &&
-		path.Base(folder) == "data" && torch[path.Dir(path.Clean(folder))] {
-		return a.storage(ctx, e)
-	}
-	return a.member(ctx, e)
-}
-
-// root is the folder at the top that a member is in.
-func root(name string) string {
-	top, _, ok := strings.Cut(name, "/")
-	if !ok {
-		return "."
-	}
-	return top
-}
-
-func isNumber(s string) bool {
-	return s != "" && strings.Trim(s, "0123456789") == ""
-}
-
-// storage claims a tensor's bytes, unless they begin as a pickle that imports.
-func (a *archive) storage(ctx context.Context, e *entry) (content.Outcome, error) {
-	span := a.stored(e)
-	out, err := a.EnterWith(ctx, span, func(ctx context.Context, c *content.Visit) error {
-		c.Format = "torch-storage"
-		hidden, err := pickle.Imports(ctx, c)
-		if err != nil {
-			return err
-		}
-		if hidden {
-			return pickle.Format{}.Scan(ctx, c)
-		}
-		c.Inert(0, c.Size)
-		return nil
-	})
-	a.frame(e)
-	return out, err
-}
-
-// code marks a member of TorchScript source, which torch.jit compiles.
-func (a *archive) code(ctx context.Context, e *entry) (content.Outcome, error) {
-	a.frame(e)
-	return a.EnterWith(ctx, a.stored(e), func(_ context.Context, c *content.Visit) error {
-		c.Format = "torchscript"
-		c.Unread(0, c.Size, predicate.UnsupportedFormat)
-		return nil
-	})
 }
 
 func (a *archive) stored(e *entry) content.Span {
@@ -361,6 +285,11 @@ func (a *archive) frame(e *entry) {
 
 // member scans a member by its content.
 func (a *archive) member(ctx context.Context, e *entry) (content.Outcome, error) {
+	return a.memberBy(ctx, e, nil)
+}
+
+// memberBy scans a member, by its content where scan is nil.
+func (a *archive) memberBy(ctx context.Context, e *entry, scan func(context.Context, *content.Visit) error) (content.Outcome, error) {
 	a.frame(e)
 	switch {
 	case e.flags&flagEncrypted != 0:
@@ -372,10 +301,10 @@ func (a *archive) member(ctx context.Context, e *entry) (content.Outcome, error)
 	case e.isSymlink():
 		return a.link(ctx, e)
 	case e.method == methodStored:
-		return a.plain(ctx, e)
+		return a.plain(ctx, e, scan)
 	default:
 		if codec, ok := codecOf(e); ok {
-			return a.packed(ctx, e, codec)
+			return a.packed(ctx, e, codec, scan)
 		}
 		a.Unread(e.data, e.dataEnd, predicate.UnsupportedCompression)
 		a.Unread(e.data, e.data, predicate.UnsupportedCompression)
@@ -422,7 +351,7 @@ func (a *archive) asPlain(ctx context.Context, e *entry) (content.Outcome, error
 	if err := c.Close(); err != nil || !whole {
 		return content.Outcome{}, err
 	}
-	return a.packed(ctx, e, codec)
+	return a.packed(ctx, e, codec, nil)
 }
 
 // maxLink bounds the target of a symbolic link, in bytes.
@@ -438,11 +367,11 @@ func (a *archive) link(ctx context.Context, e *entry) (content.Outcome, error) {
 		if content.LinkLeaves(e.name, string(target)) {
 			a.Found("archive.entry.path", where, e.header, e.String(), string(target))
 		}
-		return a.plain(ctx, e)
+		return a.plain(ctx, e, nil)
 	}
 	a.Found("archive.malformed", where, e.header, e.String(), "a link that is compressed")
 	if codec, ok := codecOf(e); ok {
-		return a.packed(ctx, e, codec)
+		return a.packed(ctx, e, codec, nil)
 	}
 	a.Unread(e.data, e.dataEnd, predicate.UnsupportedCompression)
 	a.Unread(e.data, e.data, predicate.UnsupportedCompression)
@@ -453,7 +382,7 @@ func (a *archive) link(ctx context.Context, e *entry) (content.Outcome, error) {
 // The host has the digest of every byte; this is about what readers refuse.
 const checksumUpTo = 16 << 20
 
-func (a *archive) plain(ctx context.Context, e *entry) (content.Outcome, error) {
+func (a *archive) plain(ctx context.Context, e *entry, scan func(context.Context, *content.Visit) error) (content.Outcome, error) {
 	if e.packed != e.size {
 		a.Found("archive.malformed", where, e.header, e.String(), "stored with two sizes")
 	} else if e.size <= checksumUpTo {
@@ -463,7 +392,7 @@ func (a *archive) plain(ctx context.Context, e *entry) (content.Outcome, error) 
 		}
 		a.checksum(e, sum.Sum32())
 	}
-	return a.Enter(ctx, a.stored(e))
+	return a.EnterBy(ctx, a.stored(e), scan)
 }
 
 func (a *archive) checksum(e *entry, sum uint32) {
@@ -473,9 +402,9 @@ func (a *archive) checksum(e *entry, sum uint32) {
 }
 
 // packed scans a compressed member.
-func (a *archive) packed(ctx context.Context, e *entry, codec unpack.Codec) (content.Outcome, error) {
+func (a *archive) packed(ctx context.Context, e *entry, codec unpack.Codec, scan func(context.Context, *content.Visit) error) (content.Outcome, error) {
 	r, err := unpack.Enter(ctx, a.Visit, unpack.Member{
-		Name: e.name, Codec: codec, Start: e.data, End: e.dataEnd, Most: e.size, Class: where,
+		Name: e.name, Codec: codec, Start: e.data, End: e.dataEnd, Most: e.size, Class: where, Scan: scan,
 	})
 	if err != nil || r.Fault != nil {
 		return r.Outcome, err
