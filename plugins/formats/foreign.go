@@ -7,6 +7,8 @@ import (
 	"github.com/cavra/cavra/plugins/formats/compressed"
 	"github.com/cavra/cavra/plugins/formats/content"
 	"github.com/cavra/cavra/plugins/formats/executable"
+	"github.com/cavra/cavra/plugins/formats/openvino"
+	"github.com/cavra/cavra/plugins/formats/pmml"
 	"github.com/cavra/cavra/plugins/formats/rar"
 	"github.com/cavra/cavra/plugins/formats/sevenzip"
 	"github.com/cavra/cavra/plugins/formats/tar"
@@ -18,11 +20,12 @@ import (
 func foreign() []content.Format {
 	return []content.Format{
 		executable.Format{}, executable.Script{Text: text().Scan, Archive: zip.Format{}.IdentifyBeside},
+		pmml.Format{}, openvino.Format{},
 	}
 }
 
 func foreignRules() []string {
-	return slices.Concat(executable.Rules())
+	return slices.Concat(executable.Rules(), pmml.Rules(), openvino.Rules())
 }
 
 // hunt looks for programs in the middle of content. Containers have theirs

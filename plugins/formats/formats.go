@@ -103,7 +103,7 @@ func (p *program) Scan(ctx context.Context, target scanner.Target) (scanner.Repo
 	if err != nil {
 		return report, fmt.Errorf("scan artifact: %w", err)
 	}
-	v.Sibling = target.Siblings
+	v.Sibling, v.Place = target.Siblings, target.Path
 	err = p.Open(ctx, v)
 	if err == nil && v.Sibling != nil && repository.IsManifest(v.Head) {
 		err = scanBundle(ctx, v)

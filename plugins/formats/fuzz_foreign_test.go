@@ -7,6 +7,8 @@ import (
 
 	"github.com/cavra/cavra/plugins/formats/content"
 	"github.com/cavra/cavra/plugins/formats/executable"
+	"github.com/cavra/cavra/plugins/formats/openvino"
+	"github.com/cavra/cavra/plugins/formats/pmml"
 )
 
 // hunted is any content in which programs are looked for.
@@ -25,8 +27,18 @@ var programs = []string{
 func FuzzExecutable(f *testing.F) { fuzzFormat(f, executable.Format{}, programs...) }
 
 func FuzzEmbedded(f *testing.F) {
+	seeds := []string{"PE\x00\x00\x64\x86"}
 	for _, p := range programs {
-		f.Add([]byte("before" + p))
+		seeds = append(seeds, "before"+p)
 	}
-	fuzzFormat(f, hunted{}, "PE\x00\x00\x64\x86")
+	fuzzFormat(f, hunted{}, seeds...)
+}
+
+func FuzzPMML(f *testing.F) {
+	fuzzFormat(f, pmml.Format{}, `<?xml version="1.0"?><PMML version="4.4"><Extension name="x">y</Extension><Apply function="f"/></PMML>`,
+		`<!DOCTYPE PMML [<!ENTITY x SYSTEM "f">]><PMML>&x;</PMML>`, `<PMML><row><a>1</a></row></PMML>`)
+}
+
+func FuzzOpenVINO(f *testing.F) {
+	fuzzFormat(f, openvino.Format{}, `<net name="m" version="11"><layers><layer type="Const" version="opset1"><data element_type="f32" shape="2" offset="0" size="8"/></layer></layers><rt_info><x/></rt_info></net>`)
 }

@@ -66,6 +66,9 @@ type Visit struct {
 	// Sibling opens another file of the artifact's bundle by its path in it. It is
 	// nil for a member, and when the artifact belongs to no bundle.
 	Sibling func(ctx context.Context, path string) (artifact.Reader, error)
+	// Place is the artifact's own path in its bundle, from which siblings are named.
+	// It is empty for a member.
+	Place string
 
 	// Classes are those, by module and name, that the source in the archive around
 	// the content defines; the source is scanned with it. Where AnyClass is the
