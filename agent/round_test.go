@@ -202,6 +202,41 @@ func TestRounds(t *testing.T) {
 	}
 }
 
+// TestABundleIsToldAsAWhole holds that what only the whole of a bundle is found to
+// be is in its own statement, and makes its verdict worse than that of its files.
+func TestABundleIsToldAsAWhole(t *testing.T) {
+	r := newRounds(t)
+	r.put("m/model.safetensors.index.json", `{"weight_map": {"a": "../../w.safetensors"}}`+"\n")
+	r.put("m/README.md", "some words\n")
+	r.once()
+	type told struct {
+		Kind     predicate.ArtifactKind
+		Verdict  predicate.Verdict
+		Rules    []string
+		Files    uint64
+		Complete bool
+	}
+	var got []told
+	for _, payload := range r.payloads {
+		p, err := predicate.Parse(payload)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s, ok := p.(*predicate.Scan); ok {
+			next := told{Kind: s.Artifact.Kind, Verdict: s.Verdict, Files: s.Artifact.Files, Complete: s.Coverage.Complete}
+			for _, f := range s.Findings {
+				next.Rules = append(next.Rules, f.Rule)
+			}
+			got = append(got, next)
+		}
+	}
+	file := told{Kind: predicate.File, Verdict: predicate.Pass, Files: 1, Complete: true}
+	want := []told{file, file, {Kind: predicate.Bundle, Verdict: predicate.Fail, Files: 2, Complete: true, Rules: []string{"repository.path.outside"}}}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
 // binVar names the plugins' folder to a test that runs as another user.
 const binVar = "CAVRA_TEST_BIN"
 

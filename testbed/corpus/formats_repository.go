@@ -1,6 +1,10 @@
 package corpus
 
-import "github.com/cavra/cavra/schemas/predicate"
+import (
+	"strings"
+
+	"github.com/cavra/cavra/schemas/predicate"
+)
 
 // RepositorySettings are settings of model repositories that lead to code.
 func RepositorySettings() []Setting {
@@ -23,6 +27,27 @@ func RepositorySettings() []Setting {
 		fail("config", "YAML, escaped", "model: {\"_target_\": \"os.\\x73ystem\"}\n"),
 		fail("config", "YAML, alias", "x: &a os.system\nmodel:\n  _target_: *a\n"),
 		warn("repository.target.unknown", "config", "MLflow", "flavors:\n  python_function:\n    loader_module: mymodule\n"),
+		set(predicate.Pass, "json", "Hydra, vetted", `{"layer": {"_target_": "torch.nn.Linear", "in_features": 4}, "optim": {"_target_": "torch.optim.AdamW"}, "m": {"_target_": "nemo.collections.asr.modules.ConvASREncoder"}}`),
+		set(predicate.Pass, "config", "Hydra in YAML, vetted", "trainer:\n  _target_: pytorch_lightning.Trainer\nloss: {_target_: torch.nn.CrossEntropyLoss}\n"),
+		warn("repository.target.unknown", "json", "Hydra, below a vetted class", `{"_target_": "torch.nn.Module.load_state_dict"}`),
+		warn("repository.target.unknown", "json", "Hydra, a look-alike", `{"_target_": "torch.nn.functional2.Linear"}`),
+		fail("json", "Hydra, a function's own attribute", `{"_target_": "os.system.__call__"}`),
+		fail("json", "Hydra, in circles", `{"_target_": "`+strings.Repeat("os.path.", 1000)+`exists"}`),
+		set(predicate.Pass, "config", "MLflow's own loader", "flavors:\n  python_function:\n    loader_module: mlflow.sklearn\n    model_path: model.pkl\n"),
+		fail("config", "MLflow, dangerous", "flavors:\n  python_function:\n    loader_module: subprocess.run\n"),
+		set(predicate.Pass, "json", "PEFT", `{"peft_type": "LORA", "base_model_name_or_path": "org/model", "auto_mapping": {"base_model_class": "BertModel", "parent_library": "transformers.models.bert.modeling_bert"}}`),
+		warn("repository.target.unknown", "json", "PEFT with a class of its own", `{"peft_type": "LORA", "auto_mapping": {"base_model_class": "M", "parent_library": "transformers_modules.x.modeling_x"}}`),
+		fail("json", "PEFT, dangerous", `{"auto_mapping": {"base_model_class": "system", "parent_library": "os"}}`),
+		set(predicate.Pass, "json", "PEFT with a base by a path", `{"peft_type": "LORA", "base_model_name_or_path": "../../base"}`, "repository.base.path"),
+		warn("repository.code.remote", "json", "pipeline of another repository", `{"custom_pipeline": "someone/pipeline"}`),
+		warn("repository.key.duplicate", "json", "Hydra, twice", `{"_target_": "torch.nn.Linear", "_target_": "torch.nn.ReLU"}`),
+		set(predicate.Pass, "json", "modules of sentence-transformers", `[{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}, {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.sentence_transformer.modules.pooling.Pooling"}]`),
+		warn("repository.target.unknown", "json", "a module of its own", `[{"idx": 0, "name": "0", "path": "", "type": "mine.Module"}]`),
+		fail("json", "a module that is dangerous", `[{"idx": 0, "name": "0", "path": "", "type": "os.system"}]`),
+		set(predicate.Pass, "json", "an activation", `{"activation_function": "torch.nn.modules.activation.Tanh"}`),
+		fail("json", "an activation that is dangerous", `{"sentence_transformers": {"activation_fn": "torch.os.abort"}}`),
+		fail("json", "a tokenizer that is dangerous", `{"tokenizer_class": "builtins.exec"}`),
+		warn("repository.target.unknown", "json", "a router's class of its own", `{"types": {"a": "mine.Module"}, "structure": {"query": ["a"]}, "parameters": {}}`),
 		set(predicate.Fail, "yaml", "YAML tag", "a: !!python/object/apply:os.system [echo]\n", "repository.yaml.tag"),
 	}
 }

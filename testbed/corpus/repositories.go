@@ -67,6 +67,25 @@ func Repositories() []Repository {
 		repo(predicate.Warn, "Triton with a backend of its own", map[string]string{"config.pbtxt": "backend: \"m\\x79\"\n"}, "repository.backend.unknown"),
 		repo(predicate.Fail, "Triton with an environment from outside", map[string]string{"config.pbtxt": python +
 			"parameters: { key: \"EXECUTION_ENV_PATH\", value: { string_value: \"/tmp/env.tar.gz\" } }\n", "1/model.py": good}, outside),
+		repo(predicate.Warn, "Triton with a library of operators", map[string]string{"config.pbtxt": "backend: 'tensorflow'\nmodel_operations { op_library_filename: ['ops.so'] }\n"}, "repository.backend.unknown"),
+		repo(predicate.Pass, "Triton's runtime", map[string]string{"config.pbtxt": "backend: 'pytorch'\nruntime: 'libtriton_pytorch.so'\n"}),
+		repo(predicate.Fail, "Triton's Python backend, spelt otherwise", map[string]string{
+			"m/config.pbtxt": "default_model_filename: \"go.py\"\nbackend: \"py\" # in two\n 't\\150\\x6fn'\n", "m/3/go.py": bad,
+		}, leads),
+		repo(predicate.Fail, "Hydra's target in the repository", map[string]string{"config.json": "{}", "conf/model.yaml": "net:\n  _target_: src.net.Net\n", "src/net.py": bad}, leads),
+		repo(predicate.Pass, "Hydra's target in the repository, honest", map[string]string{"config.json": "{}", "conf/model.yaml": "net:\n  _target_: src.net.Net\n", "src/net.py": good}),
+		repo(predicate.Fail, "a module of sentence-transformers", map[string]string{"modules.json": `[{"idx": 0, "name": "0", "path": "", "type": "mine.Module"}]`, "mine.py": bad}, leads),
+		repo(predicate.Fail, "MLflow's model from code", map[string]string{
+			"MLmodel": "flavors:\n  python_function:\n    loader_module: mlflow.pyfunc.loaders.code_model\n    model_code_path: /home/someone/agent.py\n", "agent.py": bad,
+		}, leads),
+		repo(predicate.Fail, "a package around a class of its own", map[string]string{
+			"config.json": custom, "modeling.py": "import parts.layers\n" + good, "parts/__init__.py": bad, "parts/layers.py": good,
+		}, leads),
+		repo(predicate.Pass, "a task of its own", map[string]string{
+			"config.json": `{"custom_pipelines": {"x": {"impl": "pipe.Pipe", "pt": ["AutoModel"], "type": "text", "default": {"model": {"pt": ["org/model", "main"]}}}}}`, "pipe.py": good,
+		}),
+		repo(predicate.Warn, "a task of its own that is not there", map[string]string{"config.json": `{"custom_pipelines": {"x": {"impl": "pipe.Pipe", "pt": ["AutoModel"]}}}`}, missing),
+		repo(predicate.Warn, "a class of another folder", map[string]string{"a/config.json": custom, "modeling.py": good}, missing),
 		repo(predicate.Fail, "weights outside", map[string]string{"model.safetensors.index.json": `{"weight_map": {"a": "../../w.safetensors"}}`}, outside),
 		repo(predicate.Pass, "weights that are not there", map[string]string{"model.safetensors.index.json": `{"weight_map": {"a": "w.safetensors"}}`}, "repository.weights.missing"),
 		repo(predicate.Pass, "pickled weights beside safe ones", map[string]string{"model.safetensors": "x", "pytorch_model.bin": "y"}, "repository.weights.pickle"),

@@ -25,6 +25,7 @@ var markers = map[string]bool{
 	"saved_model.pb":               true,
 	"adapter_config.json":          true,
 	"tokenizer_config.json":        true,
+	"modules.json":                 true,
 	"hubconf.py":                   true,
 	"config.pbtxt":                 true,
 	"model.safetensors.index.json": true,

@@ -21,12 +21,14 @@ const (
 // codeKeys are keys by which a loader of JSON configuration comes to code: it
 // imports a module beside the file (auto_map, custom_pipelines, _class_name), runs
 // a template (chat_template), calls what the value names (_target_), builds
-// layers by it (class_name), imports a class (__loader__), loads another model
-// (base_model_name_or_path), or runs a graph (graph_module).
+// layers by it (class_name), imports a class (__loader__, and activation_function,
+// tokenizer_class and the types of a structure where they are paths), loads another
+// model (base_model_name_or_path), or runs a graph (graph_module).
 var codeKeys = map[string]bool{
 	"auto_map": true, "auto_mapping": true, "chat_template": true, "custom_pipeline": true, "custom_pipelines": true, "_target_": true,
 	"_class_name": true, "loader_module": true, "class_name": true, "registered_name": true, "__loader__": true,
 	"base_model_name_or_path": true, "graph_module": true,
+	"activation_function": true, "activation_fn": true, "sbert_ce_default_activation_function": true, "tokenizer_class": true, "structure": true,
 }
 
 // errNotJSON says that the content is not JSON.
@@ -51,6 +53,17 @@ type jsonReader struct {
 	text   []byte                  // the last string, cut to maxKey
 	code   []place
 	values int
+	list   moduleList
+}
+
+// moduleList is what has been seen of a list of objects, such as
+// sentence-transformers' modules.json, each of which names a class to import
+// ("type") and the folder that it is made from ("path").
+type moduleList struct {
+	// at is the offset of the first type that may be a class; zero for none.
+	at     int64
+	inType bool
+	path   bool
 }
 
 // readJSON returns the places of keys that lead to code, or errNotJSON.
@@ -62,6 +75,9 @@ func readJSON(ctx context.Context, src io.Reader, size int64) ([]place, error) {
 		}
 		c, err := j.token()
 		if errors.Is(err, io.EOF) && j.values > 0 {
+			if j.list.at > 0 && j.list.path {
+				j.code = append(j.code, place{at: j.list.at, key: "type"})
+			}
 			return j.code, nil
 		}
 		if err == nil {
@@ -164,8 +180,12 @@ func (j *jsonReader) begin(c byte) (opened bool, err error) {
 		j.back()
 		return true, nil
 	case '"':
+		at := j.at()
 		if err := j.str(); err != nil {
 			return false, err
+		}
+		if j.list.inType && j.list.at == 0 && bytes.IndexByte(j.text, '.') > 0 {
+			j.list.at = at
 		}
 		return false, nil
 	}
@@ -214,6 +234,9 @@ func (j *jsonReader) element() (byte, error) {
 	if k := string(j.text); codeKeys[k] && len(j.code) < 64 {
 		j.code = append(j.code, place{at: at, key: k})
 	}
+	listed := j.depth == 2 && j.object[0]>>1&1 == 0
+	j.list.inType = listed && string(j.text) == "type"
+	j.list.path = j.list.path || listed && string(j.text) == "path"
 	if c, err = j.token(); err != nil {
 		return 0, err
 	}

@@ -1,5 +1,7 @@
 package python
 
+import "strings"
+
 // parse reads a program to its statements.
 func parse(l *lexer) ([]*stmt, error) {
 	p := &parser{tokens: l.tokens}
@@ -207,11 +209,12 @@ func (p *parser) identifier() string {
 }
 
 func (p *parser) dotted() string {
-	name := p.identifier()
+	var name strings.Builder // a name may have any number of parts
+	name.WriteString(p.identifier())
 	for p.err == nil && p.acceptOp(".") {
-		name += "." + p.identifier()
+		name.WriteString("." + p.identifier())
 	}
-	return name
+	return name.String()
 }
 
 func (p *parser) importNames(dotted bool) []imported {
@@ -236,12 +239,14 @@ func (p *parser) importNames(dotted bool) []imported {
 
 func (p *parser) from(s *stmt) {
 	s.kind = stmtFrom
+	var path strings.Builder
 	for p.isOp(".") || p.isOp("...") {
-		s.text += p.next().text
+		path.WriteString(p.next().text)
 	}
 	if !p.isWord("import") {
-		s.text += p.dotted()
+		path.WriteString(p.dotted())
 	}
+	s.text = path.String()
 	p.expectWord("import")
 	switch {
 	case p.acceptOp("*"):

@@ -54,6 +54,9 @@ func (b *bundle) settings(ctx context.Context, p, dir string) error {
 				refs = appendRefs(refs, "_target_", texts(v))
 			}
 		})
+		for _, m := range classPaths(root) {
+			refs = appendRefs(refs, "_target_", []string{m.Text})
+		}
 		for _, r := range refs {
 			b.reference(r[0], r[1], dir)
 		}
@@ -98,6 +101,9 @@ func (b *bundle) reference(key, ref, dir string) {
 // target follows what Hydra imports as far as it is in the repository: below its
 // root, or beside the settings. Packages that are installed are judged by name.
 func (b *bundle) target(ref, dir string) {
+	if strings.Count(ref, ".") >= maxParts {
+		return // a path of that length is a finding by itself
+	}
 	for module := ref; ; {
 		i := strings.LastIndexByte(module, '.')
 		if i <= 0 {
@@ -124,31 +130,6 @@ func (b *bundle) pipeline(root *document.Node, dir string) {
 		}
 		b.module(key, l.Items[0].Text, dir, path.Join(dir, key))
 	}
-}
-
-// modules follows the list of a sentence-transformers model, whose types are
-// imported: the package's own, a class of a file beside it, or any other.
-func (b *bundle) modules(ctx context.Context, p, dir string) error {
-	text, err := b.open(ctx, p)
-	if err != nil || text == nil {
-		return err
-	}
-	roots, err := document.Read([]byte(strings.TrimPrefix(string(text), "\ufeff")), func(string, int) {})
-	if err != nil {
-		return nil //nolint:nilerr // its own entry says what is wrong with it
-	}
-	for _, root := range roots {
-		for _, m := range root.Items {
-			for _, t := range m.Texts("type") {
-				if strings.HasPrefix(t, "sentence_transformers.") && vetted(t) {
-					continue
-				}
-				dotted(b.v, t, b.dangerous, 0)
-				b.target(t, dir)
-			}
-		}
-	}
-	return nil
 }
 
 // yaml follows the targets in settings in YAML.

@@ -66,6 +66,13 @@ func Check(v *content.Visit, root *document.Node, dangerous Judge, place func(in
 			setting(v, key, n.Items[i], dangerous, place(n.Items[i].At))
 		}
 	})
+	for _, m := range classPaths(root) {
+		if strings.Contains(m.Text, "--") {
+			code(v, "type", m.Text, dangerous, place(m.At))
+			continue
+		}
+		dotted(v, m.Text, dangerous, place(m.At))
+	}
 	if !pipeline {
 		return
 	}
@@ -175,28 +182,43 @@ func dotted(v *content.Visit, ref string, dangerous Judge, at int64) {
 	target(v, ref[:i], ref[i+1:], dangerous, at)
 }
 
+// maxParts is how many parts a path may have. Honest ones have a dozen; attributes
+// lead in circles (os.path.os), so that a path may have any number.
+const maxParts = 128
+
 func target(v *content.Visit, module, name string, dangerous Judge, at int64) {
-	// Hydra imports the longest part that is a module and walks on by attributes,
-	// so that a dangerous function may be had through any module that imports it.
-	bad := dangerous(module, name)
-	for m := module; !bad && m != ""; {
-		i := strings.LastIndexByte(m, '.')
-		if i < 0 {
+	whole := strings.TrimSuffix(module+"."+name, ".")
+	said := []string{clean(module)}
+	if name != "" {
+		said = append(said, clean(name))
+	}
+	switch {
+	case strings.Count(whole, ".") >= maxParts || dangerous(module, name) || reaches(strings.Split(whole, "."), dangerous):
+		v.Found(ruleDangerous, ID, at, said...)
+	case !vetted(whole):
+		v.Found(ruleTarget, ID, at, said...)
+	}
+}
+
+// reaches reports whether a path leads to what is dangerous. Hydra imports the
+// longest part that is a module and walks on by attributes, so that a dangerous
+// function may be had through any module that imports it, and called by its own
+// attributes (__call__).
+func reaches(parts []string, dangerous Judge) bool {
+	for end := len(parts); end > 1; end-- {
+		if dangerous(strings.Join(parts[:end-1], "."), parts[end-1]) {
+			return true
+		}
+	}
+	for end := len(parts); end > 1; end-- {
+		for from := range end - 1 {
+			if dangerous(strings.Join(parts[from:end-1], "."), parts[end-1]) {
+				return true
+			}
+		}
+		if !strings.HasPrefix(parts[end-1], "__") {
 			break
 		}
-		bad = dangerous(m[:i], m[i+1:])
-		m = m[:i]
 	}
-	parts := strings.Split(module, ".")
-	for i := range parts {
-		bad = bad || dangerous(strings.Join(parts[i:], "."), name)
-	}
-	if bad {
-		v.Found(ruleDangerous, ID, at, clean(module), clean(name))
-		return
-	}
-	if vetted(strings.TrimSuffix(module+"."+name, ".")) {
-		return
-	}
-	v.Found(ruleTarget, ID, at, clean(module), clean(name))
+	return false
 }
