@@ -25,7 +25,7 @@ import (
 // that no marker is missed at a boundary.
 const (
 	chunk   = 64 << 10
-	overlap = 64
+	overlap = 512
 )
 
 // Empty is content without a byte.
@@ -116,6 +116,62 @@ var markers = []struct {
 // expression marks text that could be a template of expressions only.
 const expression = "expression"
 
+// codeWords are the keys of settings that lead to code, in any spelling that YAML
+// has for a key: quoted or not, with white space before the colon, or on a line of
+// its own. Text that has one is read as settings and stays what it is.
+var codeWords = []string{"_target_", "auto_map", "auto_mapping", "chat_template", "custom_pipeline", "custom_pipelines", "loader_module"}
+
+// named marks text with such a word.
+const named = "named"
+
+// namesCode reports whether text has a key that leads to code, plain or with the
+// escapes that double quotes allow (YAML 1.2, section 5.7).
+func namesCode(b []byte) bool {
+	for _, w := range codeWords {
+		for rest := b; ; {
+			i := bytes.Index(rest, []byte(w))
+			if i < 0 {
+				break
+			}
+			rest = rest[i+len(w):]
+			after := bytes.TrimLeft(bytes.TrimLeft(rest, `"'`), " \t")
+			if len(after) == 0 || bytes.IndexByte([]byte(":,]}\r\n#"), after[0]) >= 0 {
+				return true
+			}
+		}
+	}
+	return escapesKey(b)
+}
+
+// maxEscaped is how long a key with escapes may be.
+const maxEscaped = 160
+
+// escapesKey looks for a key in double quotes whose escapes may spell a word that
+// leads to code: a short one of escapes and of the letters of such words.
+func escapesKey(b []byte) bool {
+	for from := bytes.IndexByte(b, '\\'); from >= 0 && from < len(b); {
+		start := bytes.LastIndexByte(b[max(0, from-maxEscaped):from], '"')
+		end := from
+		for end < len(b) && end < from+maxEscaped && b[end] != '"' {
+			if b[end] == '\\' {
+				end++
+			}
+			end++
+		}
+		if start >= 0 && end < len(b) && b[end] == '"' {
+			if after := bytes.TrimLeft(b[end+1:], " \t"); len(after) == 0 || after[0] == ':' || after[0] == '\n' || after[0] == '\r' {
+				return true
+			}
+		}
+		next := bytes.IndexByte(b[min(end+1, len(b)):], '\\')
+		if next < 0 {
+			return false
+		}
+		from = end + 1 + next
+	}
+	return false
+}
+
 // scanText reads the text to its end. What is not text all through is unknown.
 func (t Text) scanText(ctx context.Context, v *content.Visit) error {
 	buf := make([]byte, overlap+min(chunk, v.Size))
@@ -149,6 +205,7 @@ func (t Text) scanText(ctx context.Context, v *content.Visit) error {
 				}
 			}
 		}
+		seen[named] = seen[named] || namesCode(buf[:kept+used])
 		at += int64(used)
 		all := kept + used
 		kept = copy(buf, buf[max(0, all-overlap):all])
@@ -184,7 +241,7 @@ func (t Text) program(ctx context.Context, v *content.Visit, seen map[string]boo
 			return err
 		}
 	}
-	if settings && (seen["config"] || seen["yaml"]) && t.Settings != nil {
+	if settings && (seen["config"] || seen["yaml"] || seen[named]) && t.Settings != nil {
 		if err := t.Settings(ctx, v); err != nil {
 			return err
 		}
@@ -228,7 +285,7 @@ func (t Text) handOn(ctx context.Context, v *content.Visit, format string, seen 
 		}
 		v.Format = format
 	}
-	if (seen["config"] || seen["yaml"]) && t.Settings != nil {
+	if (seen["config"] || seen["yaml"] || seen[named]) && t.Settings != nil {
 		return t.Settings(ctx, v)
 	}
 	if format == "text" {

@@ -13,6 +13,7 @@ import (
 	"github.com/cavra/cavra/sdk/artifact"
 
 	"github.com/cavra/cavra/plugins/formats/content"
+	"github.com/cavra/cavra/plugins/formats/document"
 	"github.com/cavra/cavra/plugins/formats/python"
 )
 
@@ -21,8 +22,8 @@ import (
 const BundleID = "bundle"
 
 const (
-	// maxOpened files of a bundle are opened, each of at most maxOpen bytes, all
-	// of at most maxRead.
+	// maxOpened files of a bundle are opened, each of at most maxOpen bytes, or
+	// document.MaxBytes for a list of weights; all of at most maxRead.
 	maxOpened = 20_000
 	maxOpen   = 2 << 20
 	maxRead   = 256 << 20
@@ -112,17 +113,37 @@ func (b *bundle) file(ctx context.Context, p string) error {
 		return b.mlmodel(ctx, p, dir)
 	case name == "config.pbtxt":
 		return b.triton(ctx, p, dir)
-	case name == "hubconf.py", name == "handler.py", name == "inference.py" && dir == "code":
+	case entryPoint(dir, name):
 		b.lead(name, p)
 	}
 	return nil
+}
+
+// entryPoint reports whether a program is one that is run by its name: by
+// torch.hub, by servers, by diffusers, or by transformers when it generates.
+func entryPoint(dir, name string) bool {
+	switch name {
+	case "hubconf.py", "handler.py":
+		return true
+	case "pipeline.py":
+		return dir == "."
+	case "inference.py":
+		return dir == "code"
+	case "generate.py":
+		return dir == "custom_generate"
+	}
+	return false
 }
 
 // open reads a file of the bundle and holds it against its digest. It returns
 // nothing for what is too large, gone or changed, and says so as a gap.
 func (b *bundle) open(ctx context.Context, p string) ([]byte, error) {
 	f := b.files[p]
-	if f.Size > maxOpen {
+	most := int64(maxOpen)
+	if strings.HasSuffix(p, indexSuffix) {
+		most = document.MaxBytes
+	}
+	if f.Size > most {
 		b.v.Unread(0, 0, predicate.LimitBytes)
 		return nil, nil
 	}
@@ -146,7 +167,7 @@ func (b *bundle) open(ctx context.Context, p string) ([]byte, error) {
 		b.v.Unread(0, 0, why)
 		return nil, nil //nolint:nilerr // the gap says it
 	}
-	text := make([]byte, min(r.Size(), maxOpen+1))
+	text := make([]byte, min(r.Size(), most+1))
 	err = errors.Join(content.ReadFull(r, text, 0), r.Close())
 	if err != nil || predicate.DigestOf(text) != f.Digest {
 		b.v.Unread(0, 0, predicate.Changed)

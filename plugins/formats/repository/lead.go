@@ -20,9 +20,12 @@ var loaded = map[string]bool{
 	"processor_config.json": true, "image_processor_config.json": true, "video_preprocessor_config.json": true, "modules.json": true, "MANIFEST.json": true,
 }
 
+// indexSuffix ends the names of lists of the files that weights are spread over.
+const indexSuffix = ".index.json"
+
 // settings follows what JSON settings lead to within the bundle.
 func (b *bundle) settings(ctx context.Context, p, dir string) error {
-	if b.files[p].Size > maxOpen && !strings.HasSuffix(p, ".index.json") {
+	if b.files[p].Size > maxOpen && !strings.HasSuffix(p, indexSuffix) {
 		if loaded[path.Base(p)] {
 			b.v.Unread(0, 0, predicate.LimitBytes)
 		}
@@ -37,7 +40,7 @@ func (b *bundle) settings(ctx context.Context, p, dir string) error {
 		return nil //nolint:nilerr // its own entry says what is wrong with it
 	}
 	for _, root := range roots {
-		if strings.HasSuffix(p, ".index.json") {
+		if strings.HasSuffix(p, indexSuffix) {
 			b.index(root, dir)
 		}
 		var refs [][2]string
@@ -143,7 +146,7 @@ func (b *bundle) yaml(ctx context.Context, p, dir string) error {
 	}
 	s := &scalars{src: string(text), anchors: make(map[string]string)}
 	for followed := 0; s.next() && followed < maxRefs; {
-		if s.isKey && s.text == "_target_" {
+		if s.isKey && s.resolved() == "_target_" {
 			followed++
 			b.target(s.value(), dir)
 		}
@@ -202,7 +205,7 @@ func (b *bundle) mlmodel(ctx context.Context, p, dir string) error {
 		if !s.isKey {
 			continue
 		}
-		switch s.text {
+		switch s.resolved() {
 		case "loader_module":
 			loaders = append(loaders, s.value())
 		case "model_code_path":

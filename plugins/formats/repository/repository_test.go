@@ -137,6 +137,9 @@ func TestBundle(t *testing.T) {
 		{"pickles beside safe weights", tree{"model.safetensors": "", "pytorch_model.bin": "", "training_args.bin": ""}, []string{"weights.pickle: pytorch_model.bin"}},
 		{"pickles only", tree{"pytorch_model.bin": ""}, nil},
 		{"settings that are too large", tree{"config.json": `{"a": "` + strings.Repeat("x", 3<<20) + `"}`}, []string{"unread: limit_bytes"}},
+		{"a long list of weights", tree{"model.safetensors.index.json": `{"weight_map": {"a": "w.safetensors"` + strings.Repeat(`, "model.layers.0.weight": "w.safetensors"`, 100_000) + `}}`, "w.safetensors": ""}, nil},
+		{"transformers' generation", tree{"custom_generate/generate.py": bad, "generate.py": bad}, []string{"code.dangerous: generate.py custom_generate/generate.py python.call.dangerous"}},
+		{"diffusers' pipeline", tree{"pipeline.py": bad, "a/pipeline.py": bad}, []string{"code.dangerous: pipeline.py pipeline.py python.call.dangerous"}},
 		{"a vocabulary", tree{"tokenizer.json": `{"a": "` + strings.Repeat("x", 3<<20) + `"}`}, nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

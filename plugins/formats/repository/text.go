@@ -24,7 +24,7 @@ func CheckText(v *content.Visit, src string, dangerous Judge) (complete bool) {
 		if !s.isKey {
 			continue
 		}
-		switch key := s.text; key {
+		switch key := s.resolved(); key {
 		case "auto_map", "auto_mapping", "custom_pipeline", "custom_pipelines", "_target_", "loader_module":
 			value := s.value()
 			if key == "auto_mapping" || value == "" {
@@ -55,12 +55,14 @@ func pythonTag(tag string) (string, bool) {
 
 // scalars goes through the scalars of a text that is like YAML.
 type scalars struct {
-	src     string
-	pos     int
-	at      int
-	text    string
-	tag     string
-	isKey   bool
+	src   string
+	pos   int
+	at    int
+	text  string
+	tag   string
+	isKey bool
+	// asked is set behind "? ", which makes what follows a key.
+	asked   bool
 	anchors map[string]string
 }
 
@@ -72,8 +74,11 @@ func (s *scalars) next() bool {
 	anchor := ""
 	for s.pos < len(s.src) {
 		switch c := s.src[s.pos]; c {
-		case ' ', '\t', '\r', '\n', ',', '[', ']', '{', '}', ':', '?':
+		case ' ', '\t', '\r', '\n', ',', '[', ']', '{', '}', ':':
 			s.pos++
+		case '?':
+			s.pos++
+			s.asked = s.pos == len(s.src) || blank(s.src[s.pos])
 		case '-':
 			if s.pos+1 < len(s.src) && !blank(s.src[s.pos+1]) {
 				s.scalar(anchor)
@@ -138,6 +143,19 @@ func (s *scalars) scalar(anchor string) {
 		end++
 	}
 	s.isKey = end < len(s.src) && s.src[end] == ':'
+	if s.asked && !s.isKey && (s.text[:min(1, len(s.text))] == "|" || s.text[:min(1, len(s.text))] == ">") && s.next() {
+		s.isKey = true // the block behind the mark is the key
+	}
+	s.isKey = s.isKey || s.asked
+	s.asked = false
+}
+
+// resolved is the scalar, or what an alias of an anchor before stands for.
+func (s *scalars) resolved() string {
+	if name, ok := strings.CutPrefix(s.text, "*"); ok {
+		return s.anchors[strings.TrimRight(name, " \t")]
+	}
+	return s.text
 }
 
 func (s *scalars) plain() {
@@ -184,6 +202,9 @@ func (s *scalars) quoted(quote byte) {
 // name; others stand for themselves.
 func yamlEscape(s string) (int, string) {
 	digits := 0
+	if len(s) > 1 && (s[1] == '\n' || s[1] == '\r') { // a line that is continued
+		return 1 + len(s[1:]) - len(strings.TrimLeft(s[1:], " \t\r\n")), ""
+	}
 	if len(s) > 1 {
 		digits = map[byte]int{'x': 2, 'u': 4, 'U': 8}[s[1]]
 	}
@@ -210,7 +231,7 @@ func (s *scalars) value() string {
 		return ""
 	}
 	if strings.HasPrefix(s.text, "*") {
-		return s.anchors[s.text[1:]]
+		return s.resolved()
 	}
 	if s.text == "|" || s.text == ">" || s.text == "|-" || s.text == ">-" {
 		s.next()
