@@ -10,6 +10,7 @@ import (
 	"github.com/cavra/cavra/plugins/formats/openvino"
 	"github.com/cavra/cavra/plugins/formats/pmml"
 	"github.com/cavra/cavra/plugins/formats/rar"
+	"github.com/cavra/cavra/plugins/formats/rdata"
 	"github.com/cavra/cavra/plugins/formats/sevenzip"
 	"github.com/cavra/cavra/plugins/formats/tar"
 	"github.com/cavra/cavra/plugins/formats/zip"
@@ -20,12 +21,12 @@ import (
 func foreign() []content.Format {
 	return []content.Format{
 		executable.Format{}, executable.Script{Text: text().Scan, Archive: zip.Format{}.IdentifyBeside},
-		pmml.Format{}, openvino.Format{},
+		pmml.Format{}, openvino.Format{}, rdata.Format{},
 	}
 }
 
 func foreignRules() []string {
-	return slices.Concat(executable.Rules(), pmml.Rules(), openvino.Rules())
+	return slices.Concat(executable.Rules(), pmml.Rules(), openvino.Rules(), rdata.Rules())
 }
 
 // hunt looks for programs in the middle of content. Containers have theirs

@@ -9,6 +9,7 @@ import (
 	"github.com/cavra/cavra/plugins/formats/executable"
 	"github.com/cavra/cavra/plugins/formats/openvino"
 	"github.com/cavra/cavra/plugins/formats/pmml"
+	"github.com/cavra/cavra/plugins/formats/rdata"
 )
 
 // hunted is any content in which programs are looked for.
@@ -41,4 +42,11 @@ func FuzzPMML(f *testing.F) {
 
 func FuzzOpenVINO(f *testing.F) {
 	fuzzFormat(f, openvino.Format{}, `<net name="m" version="11"><layers><layer type="Const" version="opset1"><data element_type="f32" shape="2" offset="0" size="8"/></layer></layers><rt_info><x/></rt_info></net>`)
+}
+
+func FuzzR(f *testing.F) {
+	const head = "X\n\x00\x00\x00\x02\x00\x04\x02\x02\x00\x02\x03\x00"
+	fuzzFormat(f, rdata.Format{}, head+"\x00\x00\x00\x13\x00\x00\x00\x01\x00\x00\x00\xfe", head+"\x00\x00\x04\x05\x00\x00\x00\xfd\x00\x00\x00\xfc\x00\x00\x00\x01\x00\x04\x00\x09\x00\x00\x00\x01x",
+		head+"\x00\x00\x00\x04\x00\x00\x00\x00\x00\x00\x00\xfd\x00\x00\x00\x13\x00\x00\x00\x01\x00\x00\x00\x02\x00\x00\x00\xfe\x00\x00\x00\xfe\x00\x00\x00\xfe\x00\x00\x00\xfe",
+		head+"\x00\x00\x00\x15\x00\x00\x00\x00\x00\x00\x00\x0d\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00\xf4\x00\x00\x00\x00\x00\x00\x00\x06", "A\n2\n262658\n131840\n16\n1\n262153\n2\na\\n\n")
 }

@@ -42,7 +42,6 @@ var magics = []struct {
 	{"parquet", 0, "PAR1"},
 	{"arrow", 0, "ARROW1"},
 	{"sqlite", 0, "SQLite format 3\x00"},
-	{"rdata", 0, "RDX2\n"}, {"rdata", 0, "RDX3\n"},
 }
 
 // Identify implements content.Format.
