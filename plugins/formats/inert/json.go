@@ -53,17 +53,51 @@ type jsonReader struct {
 	text   []byte                  // the last string, cut to maxKey
 	code   []place
 	values int
-	list   moduleList
+	hints  hints
 }
 
-// moduleList is what has been seen of a list of objects, such as
-// sentence-transformers' modules.json, each of which names a class to import
-// ("type") and the folder that it is made from ("path").
-type moduleList struct {
-	// at is the offset of the first type that may be a class; zero for none.
-	at     int64
-	inType bool
-	path   bool
+// hints are what two keys together lead to code by. The objects of a list, such as
+// sentence-transformers' modules.json, name a class to import ("type") and the
+// folder that it is made from ("path"); CompVis' settings name what is called
+// ("target") with what ("params").
+type hints struct {
+	// typeAt and targetAt are the offsets of the first value that may be the path
+	// of a class; zero for none.
+	typeAt, targetAt int64
+	inType, inTarget bool
+	path, params     bool
+}
+
+// key notes a key; listed is set in an object of a list.
+func (h *hints) key(k string, listed bool) {
+	h.inType, h.inTarget = listed && k == "type", k == pair[0]
+	h.path = h.path || listed && k == "path"
+	h.params = h.params || k == pair[1]
+}
+
+// value notes a string.
+func (h *hints) value(text []byte, at int64) {
+	if bytes.IndexByte(text, '.') <= 0 {
+		return
+	}
+	if h.inType && h.typeAt == 0 {
+		h.typeAt = at
+	}
+	if h.inTarget && h.targetAt == 0 {
+		h.targetAt = at
+	}
+}
+
+// places are where pairs of keys lead to code.
+func (h *hints) places() []place {
+	var out []place
+	if h.typeAt > 0 && h.path {
+		out = append(out, place{at: h.typeAt, key: "type"})
+	}
+	if h.targetAt > 0 && h.params {
+		out = append(out, place{at: h.targetAt, key: pair[0]})
+	}
+	return out
 }
 
 // readJSON returns the places of keys that lead to code, or errNotJSON.
@@ -75,10 +109,7 @@ func readJSON(ctx context.Context, src io.Reader, size int64) ([]place, error) {
 		}
 		c, err := j.token()
 		if errors.Is(err, io.EOF) && j.values > 0 {
-			if j.list.at > 0 && j.list.path {
-				j.code = append(j.code, place{at: j.list.at, key: "type"})
-			}
-			return j.code, nil
+			return append(j.code, j.hints.places()...), nil
 		}
 		if err == nil {
 			j.values++
@@ -184,9 +215,7 @@ func (j *jsonReader) begin(c byte) (opened bool, err error) {
 		if err := j.str(); err != nil {
 			return false, err
 		}
-		if j.list.inType && j.list.at == 0 && bytes.IndexByte(j.text, '.') > 0 {
-			j.list.at = at
-		}
+		j.hints.value(j.text, at)
 		return false, nil
 	}
 	return false, j.scalar(c)
@@ -234,9 +263,7 @@ func (j *jsonReader) element() (byte, error) {
 	if k := string(j.text); codeKeys[k] && len(j.code) < 64 {
 		j.code = append(j.code, place{at: at, key: k})
 	}
-	listed := j.depth == 2 && j.object[0]>>1&1 == 0
-	j.list.inType = listed && string(j.text) == "type"
-	j.list.path = j.list.path || listed && string(j.text) == "path"
+	j.hints.key(string(j.text), j.depth == 2 && j.object[0]>>1&1 == 0)
 	if c, err = j.token(); err != nil {
 		return 0, err
 	}

@@ -124,23 +124,36 @@ var codeWords = []string{"_target_", "auto_map", "auto_mapping", "chat_template"
 // named marks text with such a word.
 const named = "named"
 
-// namesCode reports whether text has a key that leads to code, plain or with the
-// escapes that double quotes allow (YAML 1.2, section 5.7).
-func namesCode(b []byte) bool {
-	for _, w := range codeWords {
-		for rest := b; ; {
-			i := bytes.Index(rest, []byte(w))
-			if i < 0 {
-				break
-			}
-			rest = rest[i+len(w):]
-			after := bytes.TrimLeft(bytes.TrimLeft(rest, `"'`), " \t")
-			if len(after) == 0 || bytes.IndexByte([]byte(":,]}\r\n#"), after[0]) >= 0 {
-				return true
-			}
+// pair are words that lead to code where a text has both: what "target" names is
+// called with "params" (CompVis' and Stability's way to instantiate).
+var pair = [2]string{"target", "params"}
+
+// namesCode notes in seen whether text has a key that leads to code, plain or with
+// the escapes that double quotes allow (YAML 1.2, section 5.7).
+func namesCode(b []byte, seen map[string]bool) {
+	for _, w := range pair {
+		seen[w] = seen[w] || hasKey(b, w)
+	}
+	if seen[named] {
+		return
+	}
+	seen[named] = seen[pair[0]] && seen[pair[1]] || escapesKey(b) ||
+		slices.ContainsFunc(codeWords, func(w string) bool { return hasKey(b, w) })
+}
+
+// hasKey reports whether a word is there as a key may be.
+func hasKey(b []byte, word string) bool {
+	for {
+		i := bytes.Index(b, []byte(word))
+		if i < 0 {
+			return false
+		}
+		b = b[i+len(word):]
+		after := bytes.TrimLeft(bytes.TrimLeft(b, `"'`), " \t")
+		if len(after) == 0 || bytes.IndexByte([]byte(":,]}\r\n#"), after[0]) >= 0 {
+			return true
 		}
 	}
-	return escapesKey(b)
 }
 
 // maxEscaped is how long a key with escapes may be.
@@ -205,7 +218,7 @@ func (t Text) scanText(ctx context.Context, v *content.Visit) error {
 				}
 			}
 		}
-		seen[named] = seen[named] || namesCode(buf[:kept+used])
+		namesCode(buf[:kept+used], seen)
 		at += int64(used)
 		all := kept + used
 		kept = copy(buf, buf[max(0, all-overlap):all])

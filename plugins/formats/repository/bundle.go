@@ -105,7 +105,7 @@ func (b *bundle) file(ctx context.Context, p string) error {
 	dir, name := path.Split(p)
 	dir = path.Clean(dir)
 	switch {
-	case strings.HasSuffix(name, ".json"):
+	case isSettings(dir, name):
 		return b.settings(ctx, p, dir)
 	case strings.HasSuffix(name, ".yaml"), strings.HasSuffix(name, ".yml"):
 		return b.yaml(ctx, p, dir)
@@ -117,6 +117,16 @@ func (b *bundle) file(ctx context.Context, p string) error {
 		b.lead(name, p)
 	}
 	return nil
+}
+
+// isSettings reports whether loaders look for what leads to code in a JSON file of
+// that name. Others may be data, by the thousand; what is in them is judged where
+// they are scanned themselves.
+func isSettings(dir, name string) bool {
+	if !strings.HasSuffix(name, ".json") {
+		return false
+	}
+	return dir == "." || loaded[name] || strings.HasSuffix(name, "config.json") || strings.HasSuffix(name, indexSuffix)
 }
 
 // entryPoint reports whether a program is one that is run by its name: by

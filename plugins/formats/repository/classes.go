@@ -16,9 +16,11 @@ var classKeys = []string{"activation_function", "activation_fn", "sbert_ce_defau
 // repository.
 var classPath = regexp.MustCompile(`^([\w./-]+--)?[\pL_][\pL\pN_]*(\.[\pL_][\pL\pN_]*)+$`)
 
-// classPaths are the paths of classes that settings of sentence-transformers
-// name: each type in its list of modules (modules.json), which is made from a
-// path; the types of a router's structure; and the values of classKeys.
+// classPaths are the paths of classes that settings name by keys which mean other
+// things elsewhere. Those of sentence-transformers: each type in its list of
+// modules (modules.json), which is made from a path; the types of a router's
+// structure; the values of classKeys. Those of CompVis and Stability: a target that
+// is called with params.
 func classPaths(root *document.Node) []*document.Node {
 	var list []*document.Node
 	take := func(nodes ...*document.Node) {
@@ -38,6 +40,9 @@ func classPaths(root *document.Node) []*document.Node {
 	root.Walk(func(n *document.Node) {
 		for _, key := range classKeys {
 			take(n.All(key)...)
+		}
+		if n.Has("params") {
+			take(n.All("target")...)
 		}
 		if n.Has("structure") {
 			for _, types := range n.All("types") {

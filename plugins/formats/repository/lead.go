@@ -146,7 +146,7 @@ func (b *bundle) yaml(ctx context.Context, p, dir string) error {
 	}
 	s := &scalars{src: string(text), anchors: make(map[string]string)}
 	for followed := 0; s.next() && followed < maxRefs; {
-		if s.isKey && s.resolved() == "_target_" {
+		if key := s.resolved(); s.isKey && (key == "_target_" || key == "target") {
 			followed++
 			b.target(s.value(), dir)
 		}

@@ -140,6 +140,7 @@ func TestBundle(t *testing.T) {
 		{"a long list of weights", tree{"model.safetensors.index.json": `{"weight_map": {"a": "w.safetensors"` + strings.Repeat(`, "model.layers.0.weight": "w.safetensors"`, 100_000) + `}}`, "w.safetensors": ""}, nil},
 		{"transformers' generation", tree{"custom_generate/generate.py": bad, "generate.py": bad}, []string{"code.dangerous: generate.py custom_generate/generate.py python.call.dangerous"}},
 		{"diffusers' pipeline", tree{"pipeline.py": bad, "a/pipeline.py": bad}, []string{"code.dangerous: pipeline.py pipeline.py python.call.dangerous"}},
+		{"data", tree{"data/1.json": `{"auto_map": "a.B"}`}, nil},
 		{"a vocabulary", tree{"tokenizer.json": `{"a": "` + strings.Repeat("x", 3<<20) + `"}`}, nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

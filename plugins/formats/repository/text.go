@@ -16,6 +16,7 @@ import (
 func CheckText(v *content.Visit, src string, dangerous Judge) (complete bool) {
 	s := &scalars{src: src, anchors: make(map[string]string)}
 	complete = true
+	var called calls
 	for s.next() {
 		at := int64(s.at)
 		if tag, ok := pythonTag(s.tag); ok {
@@ -34,9 +35,35 @@ func CheckText(v *content.Visit, src string, dangerous Judge) (complete bool) {
 			setting(v, key, &document.Node{Kind: strictjson.String, Text: value}, dangerous, at)
 		case "chat_template":
 			complete = false
+		case "params":
+			called.params = true
+		case "target":
+			called.add(s.value(), at)
 		}
 	}
+	called.judge(v, dangerous)
 	return complete
+}
+
+// calls are the targets in a text, which are called where it has params as well.
+type calls struct {
+	params  bool
+	targets []*document.Node
+}
+
+func (c *calls) add(path string, at int64) {
+	if len(c.targets) < maxRefs && classPath.MatchString(path) {
+		c.targets = append(c.targets, &document.Node{Text: path, At: int(at)})
+	}
+}
+
+func (c *calls) judge(v *content.Visit, dangerous Judge) {
+	if !c.params {
+		return
+	}
+	for _, t := range c.targets {
+		dotted(v, t.Text, dangerous, int64(t.At))
+	}
 }
 
 // pythonTag returns what a YAML tag names that Python's loader would construct.
