@@ -86,7 +86,7 @@ func WithLimits(l content.Limits) scanner.Scanner {
 func (*program) Describe() scanner.Description {
 	rules := slices.Concat([]string{"content.polyglot"}, pickle.Rules(), python.Rules(), zip.Rules(), numpy.Rules(), compressed.Rules(),
 		lfs.Rules(), tar.Rules(), sevenzip.Rules(), rar.Rules(), safetensors.Rules(), jinja.Rules(), keras.Rules(), repository.Rules(),
-		gguf.Rules(), onnx.Rules(), tensorflow.Rules(), tflite.Rules(), torchscript.Rules(), torchexport.Rules(),
+		gguf.Rules(), onnx.Rules(), tensorflow.Rules(), tflite.Rules(), torchscript.Rules(), torchexport.Rules(), hdf5.Rules(),
 		nativeRules(), foreignRules())
 	slices.Sort(rules)
 	return scanner.Description{Name: Name, Version: Version, RulesetVersion: RulesetVersion, Rules: slices.Compact(rules)}

@@ -31,7 +31,7 @@ func hdf5File(name, text string) string {
 	attribute := "\x01\x00" + le(len(name)+1, 2) + le(len(vlenType), 2) + le(len(scalarSpace), 2) +
 		pad8(name+"\x00") + pad8(vlenType) + pad8(scalarSpace) + le(len(text), 4) + le(heap, 8) + le(1, 4)
 	message := le(0x0c, 2) + le(len(pad8(attribute)), 2) + le(0, 4) + pad8(attribute)
-	file := "\x89HDF\r\n\x1a\n" + "\x00\x00\x00\x00\x00\x08\x08\x00" + le(0, 8) + le(0, 8) + le(-1, 8) + le(0, 8) + le(-1, 8) +
+	file := "\x89HDF\r\n\x1a\n" + "\x00\x00\x00\x00\x00\x08\x08\x00" + le(0, 8) + le(0, 8) + le(-1, 8) + le(-1, 8) + le(-1, 8) +
 		le(0, 8) + le(header, 8)
 	file += strings.Repeat("\x00", header-len(file))
 	file += "\x01\x00" + le(2, 2) + le(1, 4) + le(24, 4) + le(0, 4) + le(0x10, 2) + le(16, 2) + le(0, 4) + le(200, 8) + le(len(message), 8)
@@ -45,7 +45,7 @@ func hdf5New(name, text string) string {
 	dataType := "\x13\x00\x00\x00" + le(len(text)+8, 4)
 	attribute := "\x03\x00" + le(len(name), 2) + le(len(dataType), 2) + le(len(scalarSpace), 2) + "\x00" + name + dataType + scalarSpace + text + strings.Repeat("\x00", 8)
 	message := "\x0c" + le(len(attribute), 2) + "\x00" + attribute
-	return "\x89HDF\r\n\x1a\n\x02\x08\x08\x00" + le(0, 8) + le(-1, 8) + le(0, 8) + le(48, 8) + "sum4" +
+	return "\x89HDF\r\n\x1a\n\x02\x08\x08\x00" + le(0, 8) + le(-1, 8) + le(-1, 8) + le(48, 8) + "sum4" +
 		"OHDR\x02\x02" + le(len(message), 4) + message + "sum4"
 }
 
@@ -53,14 +53,14 @@ func TestHDF5(t *testing.T) {
 	lambda := `{"class_name": "Sequential", "config": {"layers": [{"class_name": "Lambda", "config": {"function": ["4wEAAAA=", null, null], "function_type": "lambda"}}]}}`
 	plain := `{"class_name": "Sequential", "config": {"layers": [{"class_name": "Dense", "config": {"units": 1}}]}}`
 	tests := []struct{ name, content, want string }{
-		{"lambda", hdf5File("model_config", lambda), "hdf5 incomplete keras.code.embedded"},
-		{"lambda, second version", hdf5New("model_config", lambda), "hdf5 incomplete keras.code.embedded"},
-		{"lambda behind a block of the user's", strings.Repeat("\x00", 512) + hdf5File("model_config", lambda), "hdf5 incomplete keras.code.embedded"},
-		{"lambda under another name", hdf5File("training_config", lambda), "hdf5 incomplete keras.code.embedded"},
-		{"plain", hdf5File("model_config", plain), "hdf5 incomplete"},
-		{"plain, second version", hdf5New("model_config", plain), "hdf5 incomplete"},
-		{"cut", hdf5File("model_config", lambda)[:300], "hdf5 incomplete"},
-		{"nothing", "\x89HDF\r\n\x1a\n" + strings.Repeat("\x00", 32), "hdf5 incomplete"},
+		{"lambda", hdf5File("model_config", lambda), "hdf5 keras.code.embedded"},
+		{"lambda, second version", hdf5New("model_config", lambda), "hdf5 keras.code.embedded"},
+		{"lambda behind a block of the user's", strings.Repeat("\x00", 512) + hdf5File("model_config", lambda), "hdf5 keras.code.embedded"},
+		{"lambda under another name", hdf5File("training_config", lambda), "hdf5 keras.code.embedded"},
+		{"plain", hdf5File("model_config", plain), "hdf5"},
+		{"plain, second version", hdf5New("model_config", plain), "hdf5"},
+		{"cut", hdf5File("model_config", lambda)[:300], "hdf5 incomplete hdf5.malformed"},
+		{"nothing", "\x89HDF\r\n\x1a\n" + strings.Repeat("\x00", 32), "hdf5 incomplete hdf5.malformed"},
 	}
 	for _, tt := range tests {
 		if got := brief(scanWith(t, formats.New(), []byte(tt.content))); got != tt.want {

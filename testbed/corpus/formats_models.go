@@ -15,7 +15,7 @@ type ModelFile = Setting
 // ModelFiles are honest files in the formats that hold tensors and graphs, and
 // files in them that break the format, reach outside of it, or run something.
 func ModelFiles() []ModelFile {
-	return slices.Concat(safetensorsFiles(), ggufFiles(), onnxFiles(), tensorflowFiles(), tfliteFiles(), torchFiles(), treeFiles(), foreignFiles())
+	return slices.Concat(safetensorsFiles(), ggufFiles(), onnxFiles(), tensorflowFiles(), tfliteFiles(), torchFiles(), hdf5Files(), treeFiles(), foreignFiles())
 }
 
 // gap marks a case as one of which not all can be looked at.

@@ -135,7 +135,7 @@ func incomplete() []sample {
 		gap("incomplete/random.bin", "unknown", string(random), nil),
 		gap("incomplete/runs.db", "sqlite", "SQLite format 3\x00"+strings.Repeat("\x00", 32), nil),
 		gap("incomplete/model.ggml", "ggml", "lmgg"+strings.Repeat("\x00", 32), nil),
-		gap("incomplete/model.h5", "hdf5", "\x89HDF\r\n\x1a\n"+strings.Repeat("\x00", 32), nil),
+		gap("incomplete/model.h5", "hdf5", hdf5Filtered(), nil),
 		gap("incomplete/code.py", "python", "import json\nx = = json.load(open('x'))\n", []string{"python.unparsed"}),
 		gap("incomplete/run.sh", "script", "#!/bin/sh\ntrue\n", []string{"executable.script"}),
 		gap("incomplete/page.html", "html", "<!doctype html>\n<title>Model</title>\n", nil),

@@ -140,11 +140,19 @@ func own(module string) bool {
 // else. All others (utils, config, saving, models) can do more.
 var functions = []string{"activations", "losses", "metrics", "initializers", "regularizers", "constraints", "ops", "legacy"}
 
+// models are the classes of a model itself, by where Keras says they are. Their
+// modules hold loaders as well.
+var models = map[string]bool{
+	"keras.src.models.functional.Functional": true, "keras.src.models.sequential.Sequential": true, "keras.src.models.model.Model": true,
+	"keras.models.Functional": true, "keras.models.Sequential": true, "keras.models.Model": true,
+	"keras.src.engine.functional.Functional": true, "keras.src.engine.sequential.Sequential": true, "keras.src.engine.training.Model": true,
+}
+
 // module judges a reference by module and name.
 func (c checker) module(module string, names []string) {
 	isFunction := slices.Contains(names, "function")
 	for _, n := range names {
-		if c.dangerous(module, n) {
+		if c.dangerous(module, n) && !models[module+"."+n] {
 			c.found(ruleDangerous, module, n)
 			return
 		}
