@@ -29,6 +29,8 @@ func RepositorySettings() []Setting {
 		warn("repository.target.unknown", "config", "MLflow", "flavors:\n  python_function:\n    loader_module: mymodule\n"),
 		set(predicate.Pass, "json", "Hydra, vetted", `{"layer": {"_target_": "torch.nn.Linear", "in_features": 4}, "optim": {"_target_": "torch.optim.AdamW"}, "m": {"_target_": "nemo.collections.asr.modules.ConvASREncoder"}}`),
 		set(predicate.Pass, "config", "Hydra in YAML, vetted", "trainer:\n  _target_: pytorch_lightning.Trainer\nloss: {_target_: torch.nn.CrossEntropyLoss}\n"),
+		set(predicate.Pass, "config", "Hydra's own", "hydra:\n  launcher:\n    _target_: hydra._internal.core_plugins.basic_launcher.BasicLauncher\n  sweeper:\n    _target_: hydra._internal.core_plugins.basic_sweeper.BasicSweeper\n    max_batch_size: null\n"),
+		fail("config", "Hydra that calls Hydra", "_target_: hydra.utils.get_method\npath: os.system\n"),
 		warn("repository.target.unknown", "json", "Hydra, below a vetted class", `{"_target_": "torch.nn.Module.load_state_dict"}`),
 		warn("repository.target.unknown", "json", "Hydra, a look-alike", `{"_target_": "torch.nn.functional2.Linear"}`),
 		fail("json", "Hydra, a function's own attribute", `{"_target_": "os.system.__call__"}`),

@@ -193,6 +193,7 @@ func target(v *content.Visit, module, name string, dangerous Judge, at int64) {
 		said = append(said, clean(name))
 	}
 	switch {
+	case exactly(whole):
 	case strings.Count(whole, ".") >= maxParts || dangerous(module, name) || reaches(strings.Split(whole, "."), dangerous):
 		v.Found(ruleDangerous, ID, at, said...)
 	case !vetted(whole):

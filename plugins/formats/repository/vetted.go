@@ -33,11 +33,15 @@ var targets = sync.OnceValue(func() map[string]bool {
 // architectures are the modules of transformers that hold its models' classes.
 var architectures = regexp.MustCompile(`^transformers\.models\.[a-z0-9_]+\.modeling_[a-z0-9_]+\.[A-Z][A-Za-z0-9]+$`)
 
+// exactly reports whether a target is on the list by its own path: whoever put it
+// there looked at it, whatever it looks like.
+func exactly(path string) bool { return targets()[path] && !strings.HasSuffix(path, "*") }
+
 // vetted reports whether a target is on the list, by its exact path, or as a class
 // directly in a module that the list has classes of.
 func vetted(path string) bool {
 	list := targets()
-	if list[path] && !strings.HasSuffix(path, "*") {
+	if exactly(path) {
 		return true
 	}
 	i := strings.LastIndexByte(path, '.')
