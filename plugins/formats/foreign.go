@@ -6,6 +6,7 @@ import (
 
 	"github.com/cavra/cavra/plugins/formats/compressed"
 	"github.com/cavra/cavra/plugins/formats/content"
+	"github.com/cavra/cavra/plugins/formats/coreml"
 	"github.com/cavra/cavra/plugins/formats/executable"
 	"github.com/cavra/cavra/plugins/formats/matlab"
 	"github.com/cavra/cavra/plugins/formats/openvino"
@@ -22,12 +23,12 @@ import (
 func foreign() []content.Format {
 	return []content.Format{
 		executable.Format{}, executable.Script{Text: text().Scan, Archive: zip.Format{}.IdentifyBeside},
-		pmml.Format{}, openvino.Format{}, rdata.Format{}, matlab.Format{},
+		pmml.Format{}, openvino.Format{}, rdata.Format{}, matlab.Format{}, coreml.Format{}, coreml.Weights{},
 	}
 }
 
 func foreignRules() []string {
-	return slices.Concat(executable.Rules(), pmml.Rules(), openvino.Rules(), rdata.Rules(), matlab.Rules())
+	return slices.Concat(executable.Rules(), pmml.Rules(), openvino.Rules(), rdata.Rules(), matlab.Rules(), coreml.Rules())
 }
 
 // hunt looks for programs in the middle of content. Containers have theirs

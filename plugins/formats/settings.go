@@ -8,6 +8,7 @@ import (
 	"github.com/cavra/cavra/schemas/predicate"
 
 	"github.com/cavra/cavra/plugins/formats/content"
+	"github.com/cavra/cavra/plugins/formats/coreml"
 	"github.com/cavra/cavra/plugins/formats/document"
 	"github.com/cavra/cavra/plugins/formats/inert"
 	"github.com/cavra/cavra/plugins/formats/jinja"
@@ -88,6 +89,7 @@ func settings(v *content.Visit, b []byte, place func(int) int64) error {
 		keras.Check(v, root, bad, in)
 		repository.Check(v, root, bad, in)
 		skops.Check(v, root, judge, in)
+		coreml.Check(v, root, in)
 		if err := torchexport.Check(v, root, in); err != nil {
 			return err
 		}
