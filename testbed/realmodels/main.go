@@ -136,18 +136,18 @@ func show(out io.Writer, r *report.Report, bounded bool) error {
 	counts := map[string]map[predicate.Verdict]int{}
 	because := map[string]map[string]int{}
 	alarms := 0
-	for i := range r.Artifacts {
-		a := &r.Artifacts[i]
-		framework, _, _ := strings.Cut(filepath.Base(a.Path), "_")
+	saved := subjects(r)
+	for _, one := range saved {
+		framework := one.framework
 		if counts[framework] == nil {
 			counts[framework], because[framework] = map[predicate.Verdict]int{}, map[string]int{}
 		}
-		counts[framework][a.Verdict]++
-		if a.Verdict == predicate.Pass {
+		counts[framework][one.verdict]++
+		if one.verdict == predicate.Pass {
 			continue
 		}
 		alarms++
-		for _, why := range reasons(a) {
+		for _, why := range one.why {
 			because[framework][why]++
 		}
 	}
@@ -170,10 +170,42 @@ func show(out io.Writer, r *report.Report, bounded bool) error {
 			}
 		}
 	}
-	if bounded && alarms*100 > mostAlarms*len(r.Artifacts) {
-		return fmt.Errorf("%d of %d files are not passed, more than %d %%", alarms, len(r.Artifacts), mostAlarms)
+	if bounded && alarms*100 > mostAlarms*len(saved) {
+		return fmt.Errorf("%d of %d files are not passed, more than %d %%", alarms, len(saved), mostAlarms)
 	}
 	return nil
+}
+
+// subject is what was saved at once: a file, or a folder that is a bundle.
+type subject struct {
+	framework string
+	verdict   predicate.Verdict
+	// why it was not passed.
+	why []string
+}
+
+// subjects are the files that are of no bundle, and the bundles with what their
+// files and they as wholes have.
+func subjects(r *report.Report) []subject {
+	var out []subject
+	why := map[string][]string{}
+	for i := range r.Artifacts {
+		a := &r.Artifacts[i]
+		framework, _, _ := strings.Cut(filepath.Base(a.Path), "_")
+		in := slices.IndexFunc(r.Bundles, func(b report.Bundle) bool { return strings.HasPrefix(a.Path, b.Path+"/") })
+		if in < 0 {
+			out = append(out, subject{framework, a.Verdict, reasons(a)})
+			continue
+		}
+		why[r.Bundles[in].Path] = append(why[r.Bundles[in].Path], reasons(a)...)
+	}
+	for _, b := range r.Bundles {
+		framework, _, _ := strings.Cut(filepath.Base(b.Path), "_")
+		whole := append(why[b.Path], reasons(&report.Artifact{Findings: b.Findings, Coverage: report.Coverage{Gaps: b.Gaps}})...)
+		slices.Sort(whole)
+		out = append(out, subject{framework + " (folders)", b.Verdict, slices.Compact(whole)})
+	}
+	return out
 }
 
 // reasons are the rules above information, each with the imports that were not

@@ -166,7 +166,99 @@ def lightning():
     attempt("omegaconf_checkpoint.ckpt", lambda p: torch.save({"state_dict": {}, "hyper_parameters": OmegaConf.create({"lr": 0.1, "layers": [1, 2], "name": "${lr}"})}, p))
 
 
-for part in torch_modules, torch_values, torch_training, torch_graphs, hugging_face, sentence_transformers, ultralytics, lightning:
+OWN_CONFIG = """from transformers import PretrainedConfig
+
+
+class OwnConfig(PretrainedConfig):
+    model_type = "own"
+
+    def __init__(self, width=4, **kwargs):
+        self.width = width
+        super().__init__(**kwargs)
+"""
+
+OWN_MODEL = """from torch import nn
+from transformers import PreTrainedModel
+
+from .configuration_own import OwnConfig
+
+
+class OwnModel(PreTrainedModel):
+    config_class = OwnConfig
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.l = nn.Linear(config.width, config.width)
+        self.post_init()
+
+    def forward(self, x):
+        return self.l(x)
+"""
+
+
+def repositories():
+    """Write folders as they are uploaded: settings, tokenizers, weights and code."""
+    import importlib
+    import tempfile
+    import transformers as t
+    tiny = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32, "vocab_size": 64, "max_position_embeddings": 32}
+
+    def tokenizer(p):
+        p.mkdir(parents=True, exist_ok=True)
+        (p / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b"]))
+        made = t.BertTokenizerFast(str(p / "vocab.txt"))
+        made.save_pretrained(p)
+        return made
+
+    def bert(p):
+        t.BertModel(t.BertConfig(**tiny)).save_pretrained(p)
+        return tokenizer(p)
+
+    def own(_, p):
+        with tempfile.TemporaryDirectory() as d:
+            package = pathlib.Path(d) / "own_model"
+            package.mkdir()
+            for name, text in {"__init__": "", "configuration_own": OWN_CONFIG, "modeling_own": OWN_MODEL}.items():
+                (package / (name + ".py")).write_text(text)
+            sys.path.insert(0, d)
+            config = importlib.import_module("own_model.configuration_own").OwnConfig
+            model = importlib.import_module("own_model.modeling_own").OwnModel
+            config.register_for_auto_class()
+            model.register_for_auto_class("AutoModel")
+            model(config()).save_pretrained(p)
+
+    def sentences(d, p):
+        from sentence_transformers import SentenceTransformer, models
+        bert(d)
+        SentenceTransformer(modules=[models.Transformer(str(d)), models.Pooling(16), models.Dense(16, 8), models.Normalize()], device="cpu").save(str(p))
+
+    def adapter(d, p):
+        import peft
+        bert(d)
+        peft.get_peft_model(t.BertModel.from_pretrained(d), peft.LoraConfig(target_modules=["query"], r=2)).save_pretrained(p)
+
+    def unconditional(_, p):
+        import diffusers as f
+        unet = f.UNet2DModel(sample_size=8, block_out_channels=(32, 32), down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2, layers_per_block=1, norm_num_groups=8)
+        f.DDPMPipeline(unet, f.DDPMScheduler()).save_pretrained(p)
+
+    def stable(d, p):
+        import diffusers as f
+        unet = f.UNet2DConditionModel(sample_size=8, block_out_channels=(32, 64), layers_per_block=1, cross_attention_dim=16, norm_num_groups=8,
+                                      down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"))
+        f.StableDiffusionPipeline(vae=f.AutoencoderKL(block_out_channels=[32], norm_num_groups=8), text_encoder=t.CLIPTextModel(t.CLIPTextConfig(**tiny)), tokenizer=tokenizer(d), unet=unet,
+                                  scheduler=f.PNDMScheduler(), safety_checker=None, feature_extractor=None, requires_safety_checker=False).save_pretrained(p)
+    kinds = {
+        "transformers_bert": lambda _, p: bert(p),
+        "transformers_sharded": lambda _, p: t.LlamaForCausalLM(t.LlamaConfig(num_key_value_heads=2, **tiny)).save_pretrained(p, max_shard_size="5KB"),
+        "transformers_own": own, "sentence-transformers_dense": sentences, "peft_lora": adapter, "diffusers_ddpm": unconditional, "diffusers_stable": stable,
+    }
+    for name, write in kinds.items():
+        with tempfile.TemporaryDirectory() as d:
+            attempt("repositories/" + name, lambda p: write(pathlib.Path(d), p))
+
+
+for part in torch_modules, torch_values, torch_training, torch_graphs, hugging_face, sentence_transformers, ultralytics, lightning, repositories:
     try:
         part()
     except Exception as e:
