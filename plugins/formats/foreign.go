@@ -10,6 +10,7 @@ import (
 	"github.com/cavra/cavra/plugins/formats/executable"
 	"github.com/cavra/cavra/plugins/formats/matlab"
 	"github.com/cavra/cavra/plugins/formats/openvino"
+	"github.com/cavra/cavra/plugins/formats/paddle"
 	"github.com/cavra/cavra/plugins/formats/pmml"
 	"github.com/cavra/cavra/plugins/formats/rar"
 	"github.com/cavra/cavra/plugins/formats/rdata"
@@ -23,12 +24,12 @@ import (
 func foreign() []content.Format {
 	return []content.Format{
 		executable.Format{}, executable.Script{Text: text().Scan, Archive: zip.Format{}.IdentifyBeside},
-		pmml.Format{}, openvino.Format{}, rdata.Format{}, matlab.Format{}, coreml.Format{}, coreml.Weights{},
+		pmml.Format{}, openvino.Format{}, rdata.Format{}, matlab.Format{}, coreml.Format{}, coreml.Weights{}, paddle.Format{}, paddle.Parameters{},
 	}
 }
 
 func foreignRules() []string {
-	return slices.Concat(executable.Rules(), pmml.Rules(), openvino.Rules(), rdata.Rules(), matlab.Rules(), coreml.Rules())
+	return slices.Concat(executable.Rules(), pmml.Rules(), openvino.Rules(), rdata.Rules(), matlab.Rules(), coreml.Rules(), paddle.Rules())
 }
 
 // hunt looks for programs in the middle of content. Containers have theirs

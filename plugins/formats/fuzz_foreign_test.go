@@ -10,6 +10,7 @@ import (
 	"github.com/cavra/cavra/plugins/formats/executable"
 	"github.com/cavra/cavra/plugins/formats/matlab"
 	"github.com/cavra/cavra/plugins/formats/openvino"
+	"github.com/cavra/cavra/plugins/formats/paddle"
 	"github.com/cavra/cavra/plugins/formats/pmml"
 	"github.com/cavra/cavra/plugins/formats/rdata"
 )
@@ -66,4 +67,13 @@ func FuzzCoreML(f *testing.F) {
 func FuzzCoreMLWeights(f *testing.F) {
 	pad := strings.Repeat("\x00", 56)
 	fuzzFormat(f, coreml.Weights{}, "\x01\x00\x00\x00\x02\x00\x00\x00"+pad+"\xef\xbe\xad\xde\x01\x00\x00\x00\x02\x00\x00\x00\x00\x00\x00\x00\x80\x00\x00\x00\x00\x00\x00\x00"+pad[:40]+"ab")
+}
+
+func FuzzPaddle(f *testing.F) {
+	fuzzFormat(f, paddle.Format{}, "\x0a\x0c\x08\x00\x10\x00\x22\x06\x1a\x04relu\x22\x02\x08\x00", "\x0a\x04\x08\x00\x10\x00\x0a\x04\x08\x00\x10\x00")
+}
+
+func FuzzPaddleParameters(f *testing.F) {
+	head := strings.Repeat("\x00", 16) + "\x04\x00\x00\x00\x08\x05\x10\x01"
+	fuzzFormat(f, paddle.Parameters{}, head+"abcd", head+"abcd"+head+"abcdefgh", "\x00\x00\x00\x00\x01"+strings.Repeat("\x00", 7)+"\x08"+strings.Repeat("\x00", 19)+"\x04\x00\x00\x00\x08\x05\x10\x01abcd")
 }
