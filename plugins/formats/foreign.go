@@ -8,6 +8,7 @@ import (
 	"github.com/cavra/cavra/plugins/formats/content"
 	"github.com/cavra/cavra/plugins/formats/coreml"
 	"github.com/cavra/cavra/plugins/formats/executable"
+	"github.com/cavra/cavra/plugins/formats/executorch"
 	"github.com/cavra/cavra/plugins/formats/matlab"
 	"github.com/cavra/cavra/plugins/formats/openvino"
 	"github.com/cavra/cavra/plugins/formats/paddle"
@@ -24,12 +25,12 @@ import (
 func foreign() []content.Format {
 	return []content.Format{
 		executable.Format{}, executable.Script{Text: text().Scan, Archive: zip.Format{}.IdentifyBeside},
-		pmml.Format{}, openvino.Format{}, rdata.Format{}, matlab.Format{}, coreml.Format{}, coreml.Weights{}, paddle.Format{}, paddle.Parameters{},
+		pmml.Format{}, openvino.Format{}, rdata.Format{}, matlab.Format{}, coreml.Format{}, coreml.Weights{}, paddle.Format{}, paddle.Parameters{}, executorch.Format{},
 	}
 }
 
 func foreignRules() []string {
-	return slices.Concat(executable.Rules(), pmml.Rules(), openvino.Rules(), rdata.Rules(), matlab.Rules(), coreml.Rules(), paddle.Rules())
+	return slices.Concat(executable.Rules(), pmml.Rules(), openvino.Rules(), rdata.Rules(), matlab.Rules(), coreml.Rules(), paddle.Rules(), executorch.Rules())
 }
 
 // hunt looks for programs in the middle of content. Containers have theirs

@@ -8,6 +8,7 @@ import (
 	"github.com/cavra/cavra/plugins/formats/content"
 	"github.com/cavra/cavra/plugins/formats/coreml"
 	"github.com/cavra/cavra/plugins/formats/executable"
+	"github.com/cavra/cavra/plugins/formats/executorch"
 	"github.com/cavra/cavra/plugins/formats/matlab"
 	"github.com/cavra/cavra/plugins/formats/openvino"
 	"github.com/cavra/cavra/plugins/formats/paddle"
@@ -76,4 +77,9 @@ func FuzzPaddle(f *testing.F) {
 func FuzzPaddleParameters(f *testing.F) {
 	head := strings.Repeat("\x00", 16) + "\x04\x00\x00\x00\x08\x05\x10\x01"
 	fuzzFormat(f, paddle.Parameters{}, head+"abcd", head+"abcd"+head+"abcdefgh", "\x00\x00\x00\x00\x01"+strings.Repeat("\x00", 7)+"\x08"+strings.Repeat("\x00", 19)+"\x04\x00\x00\x00\x08\x05\x10\x01abcd")
+}
+
+func FuzzExecuTorch(f *testing.F) {
+	table := "\x08\x00\x00\x00ET12" + "\x04\x00\x04\x00\x04\x00\x00\x00"
+	fuzzFormat(f, executorch.Format{}, "\x0c"+table[1:], "\x24\x00\x00\x00ET12eh00\x18\x00\x00\x00\x30\x00\x00\x00\x00\x00\x00\x00\x30\x00\x00\x00\x00\x00\x00\x00"+"\x04\x00\x04\x00\x04\x00\x00\x00\x00\x00\x00\x00")
 }
