@@ -40,7 +40,9 @@ type Scanner interface {
 // Target is the artifact to inspect.
 type Target struct {
 	// Path is for siblings and display. It never decides what the content is.
-	Path    string
+	Path string
+	// Content is a file's, or the canonical manifest of a bundle as a whole
+	// (artifact.Manifest), which comes after the bundle's files.
 	Content artifact.Reader
 	// Siblings opens other files of the same bundle by their path in it, and
 	// returns an error that is fs.ErrNotExist for what is not there. It is nil

@@ -62,5 +62,9 @@ func RepositorySettings() []Setting {
 		fail("json", "a tokenizer that is dangerous", `{"tokenizer_class": "builtins.exec"}`),
 		warn("repository.target.unknown", "json", "a router's class of its own", `{"types": {"a": "mine.Module"}, "structure": {"query": ["a"]}, "parameters": {}}`),
 		set(predicate.Fail, "yaml", "YAML tag", "a: !!python/object/apply:os.system [echo]\n", "repository.yaml.tag"),
+		set(predicate.Fail, "yaml", "YAML tag, written out", "a: !<tag:yaml.org,2002:python/object/apply:os.system> [echo]\n", "repository.yaml.tag"),
+		set(predicate.Fail, "text", "YAML tag with escapes", "a: !!pyth%6Fn/object/apply:os.system [echo]\n", "repository.yaml.tag"),
+		set(predicate.Fail, "text", "YAML tag by a handle of its own", "%TAG !p! tag:yaml.org,2002:pyth\n---\na: !p!on/object/apply:os.system [echo]\n", "repository.yaml.tag"),
+		set(predicate.Pass, "text", "YAML with a handle that is honest", "%TAG !e! tag:example.com,2020:\n---\na: !e!thing [1]\n"),
 	}
 }

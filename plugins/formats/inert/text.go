@@ -137,7 +137,7 @@ func namesCode(b []byte, seen map[string]bool) {
 	if seen[named] {
 		return
 	}
-	seen[named] = seen[pair[0]] && seen[pair[1]] || escapesKey(b) ||
+	seen[named] = seen[pair[0]] && seen[pair[1]] || escapesKey(b) || bytes.Contains(b, []byte("%TAG")) || escapesTag(b) ||
 		slices.ContainsFunc(codeWords, func(w string) bool { return hasKey(b, w) })
 }
 
@@ -184,6 +184,26 @@ func escapesKey(b []byte) bool {
 	}
 	return false
 }
+
+// escapesTag looks for a tag of YAML with escapes of a URI in it.
+func escapesTag(b []byte) bool {
+	tag := false
+	for i, c := range b {
+		switch c {
+		case ' ', '\t', '\r', '\n':
+			tag = false
+		case '!':
+			tag = true
+		case '%':
+			if tag && i+2 < len(b) && hex(b[i+1]) && hex(b[i+2]) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func hex(c byte) bool { return c >= '0' && c <= '9' || c|0x20 >= 'a' && c|0x20 <= 'f' }
 
 // scanText reads the text to its end. What is not text all through is unknown.
 func (t Text) scanText(ctx context.Context, v *content.Visit) error {

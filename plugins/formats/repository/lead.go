@@ -144,7 +144,7 @@ func (b *bundle) yaml(ctx context.Context, p, dir string) error {
 	if err != nil || text == nil {
 		return err
 	}
-	s := &scalars{src: string(text), anchors: make(map[string]string)}
+	s := newScalars(string(text))
 	for followed := 0; s.next() && followed < maxRefs; {
 		if key := s.resolved(); s.isKey && (key == "_target_" || key == "target") {
 			followed++
@@ -199,7 +199,7 @@ func (b *bundle) mlmodel(ctx context.Context, p, dir string) error {
 	if err != nil || text == nil {
 		return err
 	}
-	s := &scalars{src: string(text), anchors: make(map[string]string)}
+	s := newScalars(string(text))
 	var loaders, dirs []string
 	for s.next() {
 		if !s.isKey {

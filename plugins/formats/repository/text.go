@@ -1,6 +1,7 @@
 package repository
 
 import (
+	"strconv"
 	"strings"
 
 	"github.com/cavra/cavra/plugins/formats/content"
@@ -14,7 +15,7 @@ import (
 // line) is a target that is not known. It reports whether there is anything that
 // it could not judge.
 func CheckText(v *content.Visit, src string, dangerous Judge) (complete bool) {
-	s := &scalars{src: src, anchors: make(map[string]string)}
+	s := newScalars(src)
 	complete = true
 	var called calls
 	for s.next() {
@@ -91,6 +92,12 @@ type scalars struct {
 	// asked is set behind "? ", which makes what follows a key.
 	asked   bool
 	anchors map[string]string
+	// handles are what tags may begin with, and what that stands for.
+	handles map[string]string
+}
+
+func newScalars(src string) *scalars {
+	return &scalars{src: src, anchors: make(map[string]string), handles: map[string]string{"!": "!", "!!": "tag:yaml.org,2002:"}}
 }
 
 const maxAnchors = 1000
@@ -115,7 +122,9 @@ func (s *scalars) next() bool {
 		case '#':
 			s.line()
 		case '!':
-			s.tag += s.word()
+			s.note(s.tagged())
+		case '%':
+			s.directive()
 		case '&':
 			anchor = s.word()[1:]
 		default:
@@ -140,6 +149,78 @@ func (s *scalars) line() {
 		return
 	}
 	s.pos = len(s.src)
+}
+
+// directive reads "%TAG handle prefix" (YAML 1.2, section 6.8.2); other text that
+// begins like one is gone past.
+func (s *scalars) directive() {
+	start := s.pos
+	s.pos++
+	if start > 0 && s.src[start-1] != '\n' && s.src[start-1] != '\r' {
+		return
+	}
+	line, _, _ := strings.Cut(s.src[start:], "\n")
+	if words := strings.Fields(line); len(words) > 2 && words[0] == "%TAG" && len(s.handles) < maxAnchors {
+		s.handles[words[1]] = words[2]
+		s.line()
+	}
+}
+
+// maxTail is how much is read of a tag beyond a comma or bracket: what makes it
+// one of Python's fits in it, escapes and all.
+const maxTail = 128
+
+// tagged reads a tag and returns what it stands for: with its handle resolved,
+// or written out ("!<…>"), and with its escapes decoded. PyYAML's tags go on
+// where those of YAML 1.2 end, at a comma or bracket; the text goes on there.
+func (s *scalars) tagged() string {
+	start := s.pos
+	if rest := s.src[start:]; strings.HasPrefix(rest, "!<") {
+		if end := strings.IndexAny(rest[:min(len(rest), maxTail)], ">\r\n"); end > 0 {
+			s.pos += end + 1
+			return unescape(rest[2:end])
+		}
+	}
+	tag := s.word()
+	tail := s.src[s.pos:min(len(s.src), s.pos+maxTail)]
+	if end := strings.IndexAny(tail, " \t\r\n{}"); end >= 0 {
+		tail = tail[:end]
+	}
+	end := 1
+	if i := strings.IndexByte(tag[1:], '!'); i >= 0 {
+		end = i + 2
+	}
+	prefix, known := s.handles[tag[:end]]
+	if !known {
+		prefix = tag[:end]
+	}
+	return unescape(prefix + tag[end:] + tail)
+}
+
+// note keeps a tag, unless one before on the same scalar is of Python's.
+func (s *scalars) note(tag string) {
+	if _, ok := pythonTag(s.tag); !ok {
+		s.tag = tag
+	}
+}
+
+// unescape decodes "%41" as a URI has it, and leaves what is no escape.
+func unescape(s string) string {
+	if !strings.Contains(s, "%") {
+		return s
+	}
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		if s[i] == '%' && i+2 < len(s) {
+			if n, err := strconv.ParseUint(s[i+1:i+3], 16, 8); err == nil {
+				b.WriteByte(byte(n))
+				i += 2
+				continue
+			}
+		}
+		b.WriteByte(s[i])
+	}
+	return b.String()
 }
 
 func (s *scalars) word() string {
