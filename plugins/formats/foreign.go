@@ -10,6 +10,7 @@ import (
 	"github.com/cavra/cavra/plugins/formats/executable"
 	"github.com/cavra/cavra/plugins/formats/executorch"
 	"github.com/cavra/cavra/plugins/formats/matlab"
+	"github.com/cavra/cavra/plugins/formats/mxnet"
 	"github.com/cavra/cavra/plugins/formats/openvino"
 	"github.com/cavra/cavra/plugins/formats/paddle"
 	"github.com/cavra/cavra/plugins/formats/pmml"
@@ -17,6 +18,7 @@ import (
 	"github.com/cavra/cavra/plugins/formats/rdata"
 	"github.com/cavra/cavra/plugins/formats/sevenzip"
 	"github.com/cavra/cavra/plugins/formats/tar"
+	"github.com/cavra/cavra/plugins/formats/tensorrt"
 	"github.com/cavra/cavra/plugins/formats/zip"
 )
 
@@ -25,19 +27,19 @@ import (
 func foreign() []content.Format {
 	return []content.Format{
 		executable.Format{}, executable.Script{Text: text().Scan, Archive: zip.Format{}.IdentifyBeside},
-		pmml.Format{}, openvino.Format{}, rdata.Format{}, matlab.Format{}, coreml.Format{}, coreml.Weights{}, paddle.Format{}, paddle.Parameters{}, executorch.Format{},
+		pmml.Format{}, openvino.Format{}, rdata.Format{}, matlab.Format{}, coreml.Format{}, coreml.Weights{}, paddle.Format{}, paddle.Parameters{}, executorch.Format{}, mxnet.Format{}, tensorrt.Format{},
 	}
 }
 
 func foreignRules() []string {
-	return slices.Concat(executable.Rules(), pmml.Rules(), openvino.Rules(), rdata.Rules(), matlab.Rules(), coreml.Rules(), paddle.Rules(), executorch.Rules())
+	return slices.Concat(executable.Rules(), pmml.Rules(), openvino.Rules(), rdata.Rules(), matlab.Rules(), coreml.Rules(), paddle.Rules(), executorch.Rules(), mxnet.Rules(), tensorrt.Rules())
 }
 
 // hunt looks for programs in the middle of content. Containers have theirs
-// looked for in what they hold.
+// looked for in what they hold, and an engine is said to hold code.
 func hunt(ctx context.Context, v *content.Visit, chosen content.Format) error {
 	switch chosen.(type) {
-	case executable.Format, zip.Format, tar.Format, sevenzip.Format, rar.Format, compressed.Format:
+	case executable.Format, tensorrt.Format, zip.Format, tar.Format, sevenzip.Format, rar.Format, compressed.Format:
 		return nil
 	}
 	return executable.Hunt(ctx, v)

@@ -10,10 +10,12 @@ import (
 	"github.com/cavra/cavra/plugins/formats/executable"
 	"github.com/cavra/cavra/plugins/formats/executorch"
 	"github.com/cavra/cavra/plugins/formats/matlab"
+	"github.com/cavra/cavra/plugins/formats/mxnet"
 	"github.com/cavra/cavra/plugins/formats/openvino"
 	"github.com/cavra/cavra/plugins/formats/paddle"
 	"github.com/cavra/cavra/plugins/formats/pmml"
 	"github.com/cavra/cavra/plugins/formats/rdata"
+	"github.com/cavra/cavra/plugins/formats/tensorrt"
 )
 
 // hunted is any content in which programs are looked for.
@@ -82,4 +84,13 @@ func FuzzPaddleParameters(f *testing.F) {
 func FuzzExecuTorch(f *testing.F) {
 	table := "\x08\x00\x00\x00ET12" + "\x04\x00\x04\x00\x04\x00\x00\x00"
 	fuzzFormat(f, executorch.Format{}, "\x0c"+table[1:], "\x24\x00\x00\x00ET12eh00\x18\x00\x00\x00\x30\x00\x00\x00\x00\x00\x00\x00\x30\x00\x00\x00\x00\x00\x00\x00"+"\x04\x00\x04\x00\x04\x00\x00\x00\x00\x00\x00\x00")
+}
+
+func FuzzMXNet(f *testing.F) {
+	head := "\x12\x01" + strings.Repeat("\x00", 14) + "\x01" + strings.Repeat("\x00", 7)
+	fuzzFormat(f, mxnet.Format{}, head+"\xc9\xfa\x93\xf9\x00\x00\x00\x00\x01\x00\x00\x00\x01"+strings.Repeat("\x00", 19)+"abcd\x01"+strings.Repeat("\x00", 7)+"\x01"+strings.Repeat("\x00", 7)+"w")
+}
+
+func FuzzTensorRT(f *testing.F) {
+	fuzzFormat(f, tensorrt.Format{}, "ftrt"+strings.Repeat("\x00", 20), "\x02\x00\x00\x00{}ftrt"+strings.Repeat("\x00", 20))
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/cavra/cavra/plugins/formats/inert"
 	"github.com/cavra/cavra/plugins/formats/jinja"
 	"github.com/cavra/cavra/plugins/formats/keras"
+	"github.com/cavra/cavra/plugins/formats/mxnet"
 	"github.com/cavra/cavra/plugins/formats/paddle"
 	"github.com/cavra/cavra/plugins/formats/pickle"
 	"github.com/cavra/cavra/plugins/formats/python"
@@ -92,6 +93,7 @@ func settings(v *content.Visit, b []byte, place func(int) int64) error {
 		skops.Check(v, root, judge, in)
 		coreml.Check(v, root, in)
 		paddle.Check(v, root, in)
+		mxnet.Check(v, root, in)
 		if err := torchexport.Check(v, root, in); err != nil {
 			return err
 		}
