@@ -1,6 +1,7 @@
 package formats_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -76,6 +77,22 @@ func TestKeras(t *testing.T) {
 	}
 }
 
+func anchors(n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, "a%d: &a%d b\n", i, i)
+	}
+	return b.String()
+}
+
+func handles(n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, "%%TAG !h%d! tag:example.com,2020:\n", i)
+	}
+	return b.String()
+}
+
 func TestRepository(t *testing.T) {
 	tests := []struct{ name, content, want string }{
 		{"code beside", `{"auto_map": {"AutoModel": "modeling.Model", "AutoTokenizer": ["tok.Slow", null]}}`, "json repository.code.custom"},
@@ -111,6 +128,14 @@ func TestRepository(t *testing.T) {
 		{"yaml, the first handle", "%TAG ! tag:yaml.org,2002:\n---\na: !python/object/apply:os.system [echo]\n", "yaml repository.yaml.tag"},
 		{"yaml, the second handle", "%TAG !! tag:yaml.org,2002:pyth\n---\na: !!on/object/apply:os.system [echo]\n", "text repository.yaml.tag"},
 		{"yaml, a handle and plain tags", "%TAG !e! tag:example.com,2020:\n---\na: !e!thing [1]\nb: !!python/tuple [1]\n", "yaml"},
+		{"yaml, a byte order mark", "\ufeff_target_: os.system\n", "config repository.target.dangerous"},
+		{"yaml, a key behind the document's mark", "--- _target_: os.system\n", "config repository.target.dangerous"},
+		{"yaml, a comment that ends with a return", "a: b # c\r_target_: os.system\r", "config repository.target.dangerous"},
+		{"yaml, a line that ends as in Unicode", "a: b\u2028_target_: os.system\n# c\u2029x: y\n", "config repository.target.dangerous"},
+		{"yaml, a comment that ends as in Unicode", "# c\u2028_target_: os.system\n", "config repository.target.dangerous"},
+		{"yaml, too many anchors", "a: &k _target_\n" + anchors(1100) + "*k : os.system\n", "text repository.target.dangerous"},
+		{"yaml, an anchor anew behind too many", "a: &k torch.nn.Linear\n" + anchors(1100) + "b: &k os.system\n_target_: *k\n", "config repository.target.unknown"},
+		{"yaml, too many handles", handles(1100) + "%TAG !p! tag:yaml.org,2002:pyth\n---\na: !p!on/object/apply:os.system [echo]\n", "text repository.yaml.tag"},
 		{"latent diffusion", "model:\n  base_learning_rate: 1.0e-04\n  target: ldm.models.diffusion.ddpm.LatentDiffusion\n  params:\n    unet_config:\n      target: ldm.modules.diffusionmodules.openaimodel.UNetModel\n      params:\n        use_fp16: True\n    first_stage_config:\n      target: ldm.models.autoencoder.AutoencoderKL\n      params:\n        lossconfig:\n          target: torch.nn.Identity\n", "text"},
 		{"latent diffusion, dangerous", "model:\n  target: os.system\n  params:\n    command: echo\n", "text repository.target.dangerous"},
 		{"latent diffusion, of its own", "model:\n  params: {}\n  target: mine.Model\n", "text repository.target.unknown"},

@@ -92,12 +92,18 @@ type scalars struct {
 	// asked is set behind "? ", which makes what follows a key.
 	asked   bool
 	anchors map[string]string
+	// full is set when there are more anchors than are kept: then no alias is known.
+	full bool
 	// handles are what tags may begin with, and what that stands for.
 	handles map[string]string
 }
 
+// breaks makes one of all that ends a line in YAML 1.1 (section 4.2), and a blank of
+// a byte order mark, without moving what is behind.
+var breaks = strings.NewReplacer("\r", "\n", "\u0085", "\n ", "\u2028", "\n  ", "\u2029", "\n  ", "\ufeff", "   ")
+
 func newScalars(src string) *scalars {
-	return &scalars{src: src, anchors: make(map[string]string), handles: map[string]string{"!": "!", "!!": "tag:yaml.org,2002:"}}
+	return &scalars{src: breaks.Replace(src), anchors: make(map[string]string), handles: map[string]string{"!": "!", "!!": "tag:yaml.org,2002:"}}
 }
 
 const maxAnchors = 1000
@@ -114,6 +120,10 @@ func (s *scalars) next() bool {
 			s.pos++
 			s.asked = s.pos == len(s.src) || blank(s.src[s.pos])
 		case '-':
+			if rest := s.src[s.pos:]; strings.HasPrefix(rest, "---") && len(rest) > 3 && blank(rest[3]) && (s.pos == 0 || s.src[s.pos-1] == '\n') {
+				s.pos += 3
+				continue
+			}
 			if s.pos+1 < len(s.src) && !blank(s.src[s.pos+1]) {
 				s.scalar(anchor)
 				return true
@@ -160,8 +170,10 @@ func (s *scalars) directive() {
 		return
 	}
 	line, _, _ := strings.Cut(s.src[start:], "\n")
-	if words := strings.Fields(line); len(words) > 2 && words[0] == "%TAG" && len(s.handles) < maxAnchors {
-		s.handles[words[1]] = words[2]
+	if words := strings.Fields(line); len(words) > 2 && words[0] == "%TAG" {
+		if _, known := s.handles[words[1]]; known || len(s.handles) < maxAnchors {
+			s.handles[words[1]] = words[2]
+		}
 		s.line()
 	}
 }
@@ -191,7 +203,10 @@ func (s *scalars) tagged() string {
 		end = i + 2
 	}
 	prefix, known := s.handles[tag[:end]]
-	if !known {
+	switch {
+	case !known && len(s.handles) >= maxAnchors:
+		return "tag:yaml.org,2002:python/unknown:" + tag // it may be any, since not all are kept
+	case !known:
 		prefix = tag[:end]
 	}
 	return unescape(prefix + tag[end:] + tail)
@@ -243,8 +258,12 @@ func (s *scalars) scalar(anchor string) {
 	default:
 		s.plain()
 	}
-	if anchor != "" && len(s.anchors) < maxAnchors {
+	if anchor != "" {
+		s.full = s.full || len(s.anchors) >= maxAnchors
 		s.anchors[anchor] = s.text
+		if s.full {
+			clear(s.anchors)
+		}
 	}
 	end := s.pos
 	for end < len(s.src) && (s.src[end] == ' ' || s.src[end] == '\t') {
@@ -258,9 +277,13 @@ func (s *scalars) scalar(anchor string) {
 	s.asked = false
 }
 
-// resolved is the scalar, or what an alias of an anchor before stands for.
+// resolved is the scalar, or what an alias of an anchor before stands for. A key
+// whose anchor was not kept may be any, and is taken for the worst.
 func (s *scalars) resolved() string {
 	if name, ok := strings.CutPrefix(s.text, "*"); ok {
+		if s.full && s.isKey {
+			return "_target_"
+		}
 		return s.anchors[strings.TrimRight(name, " \t")]
 	}
 	return s.text
