@@ -13,6 +13,7 @@ import (
 	"github.com/cavra/cavra/plugins/formats/mxnet"
 	"github.com/cavra/cavra/plugins/formats/openvino"
 	"github.com/cavra/cavra/plugins/formats/paddle"
+	"github.com/cavra/cavra/plugins/formats/parquet"
 	"github.com/cavra/cavra/plugins/formats/pmml"
 	"github.com/cavra/cavra/plugins/formats/rar"
 	"github.com/cavra/cavra/plugins/formats/rdata"
@@ -27,12 +28,12 @@ import (
 func foreign() []content.Format {
 	return []content.Format{
 		executable.Format{}, executable.Script{Text: text().Scan, Archive: zip.Format{}.IdentifyBeside},
-		pmml.Format{}, openvino.Format{}, rdata.Format{}, matlab.Format{}, coreml.Format{}, coreml.Weights{}, paddle.Format{}, paddle.Parameters{}, executorch.Format{}, mxnet.Format{}, tensorrt.Format{},
+		pmml.Format{}, openvino.Format{}, rdata.Format{}, matlab.Format{}, coreml.Format{}, coreml.Weights{}, paddle.Format{}, paddle.Parameters{}, executorch.Format{}, mxnet.Format{}, tensorrt.Format{}, parquet.Format{Pickle: besidePickle{}},
 	}
 }
 
 func foreignRules() []string {
-	return slices.Concat(executable.Rules(), pmml.Rules(), openvino.Rules(), rdata.Rules(), matlab.Rules(), coreml.Rules(), paddle.Rules(), executorch.Rules(), mxnet.Rules(), tensorrt.Rules())
+	return slices.Concat(executable.Rules(), pmml.Rules(), openvino.Rules(), rdata.Rules(), matlab.Rules(), coreml.Rules(), paddle.Rules(), executorch.Rules(), mxnet.Rules(), tensorrt.Rules(), parquet.Rules())
 }
 
 // hunt looks for programs in the middle of content. Containers have theirs

@@ -13,6 +13,7 @@ import (
 	"github.com/cavra/cavra/plugins/formats/mxnet"
 	"github.com/cavra/cavra/plugins/formats/openvino"
 	"github.com/cavra/cavra/plugins/formats/paddle"
+	"github.com/cavra/cavra/plugins/formats/parquet"
 	"github.com/cavra/cavra/plugins/formats/pmml"
 	"github.com/cavra/cavra/plugins/formats/rdata"
 	"github.com/cavra/cavra/plugins/formats/tensorrt"
@@ -93,4 +94,10 @@ func FuzzMXNet(f *testing.F) {
 
 func FuzzTensorRT(f *testing.F) {
 	fuzzFormat(f, tensorrt.Format{}, "ftrt"+strings.Repeat("\x00", 20), "\x02\x00\x00\x00{}ftrt"+strings.Repeat("\x00", 20))
+}
+
+func FuzzParquet(f *testing.F) {
+	page := "\x15\x00\x15\x10\x15\x10\x2c\x15\x02\x15\x00\x00\x00" + "\x04\x00\x00\x00\x80\x02N."
+	footer := "\x49\x1c\x19\x1c\x3c\x15\x0c\x35\x00\x36\x2a\x26\x08\x00\x00\x00\x00"
+	fuzzFormat(f, parquet.Format{}, "PAR1"+page+footer+"\x11\x00\x00\x00PAR1", "PAR1\x00\x01\x00\x00\x00PAR1")
 }

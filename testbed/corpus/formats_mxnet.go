@@ -31,6 +31,7 @@ func mxnetFiles() []ModelFile {
 		set(predicate.Pass, "json", "mxnet: a symbol", symbol("Activation")),
 		set(predicate.Fail, "json", "mxnet: an operator of Python", symbol("Custom"), "mxnet.op.python"),
 		set(predicate.Fail, "json", "mxnet: an operator with an address", symbol("_Native"), "mxnet.op.python"),
+		set(predicate.Warn, "json", "mxnet: an operator of nobody", symbol("unheard"), "mxnet.op.native"),
 		set(predicate.Warn, "json", "mxnet: a graph of another compiler", symbol("_TensorRT"), "mxnet.op.native"),
 		gap(set(predicate.Warn, "tensorrt", "tensorrt: an engine", "ftrt"+zeros(28)+strings.Repeat("\xff", 32), "tensorrt.engine")),
 		gap(set(predicate.Warn, "tensorrt", "tensorrt: an engine with settings before it", le32(17)+`{"stride": 32 }  `+"ftrt"+zeros(28)+strings.Repeat("\xff", 32), "tensorrt.engine")),

@@ -5,7 +5,10 @@ package mxnet
 
 import (
 	"context"
+	_ "embed"
 	"encoding/binary"
+	"strings"
+	"sync"
 
 	"github.com/cavra/cavra/schemas/predicate"
 
@@ -150,6 +153,19 @@ var odd = map[string]string{
 	"TorchModule": ruleNative, "TorchCriterion": ruleNative,
 }
 
+// opsText are the operators that MXNet 1.9 registers.
+//
+//go:embed ops.txt
+var opsText string
+
+var ops = sync.OnceValue(func() map[string]bool {
+	set := map[string]bool{"null": true} // a variable
+	for line := range strings.Lines(opsText) {
+		set[strings.TrimSpace(line)] = true
+	}
+	return set
+})
+
 // Check judges a symbol: the operators of its nodes, at any depth.
 func Check(v *content.Visit, root *document.Node, place func(int) int64) {
 	if !root.Has("arg_nodes") || !root.Has("nodes") {
@@ -165,6 +181,8 @@ func Check(v *content.Visit, root *document.Node, place func(int) int64) {
 				v.Found(ruleMalformed, ID, place(op.At), "an operator without a name")
 			case odd[op.Text] != "":
 				v.Found(odd[op.Text], ID, place(op.At), cursor.Clean(op.Text))
+			case !ops()[op.Text]:
+				v.Found(ruleNative, ID, place(op.At), cursor.Clean(op.Text))
 			}
 		}
 	})

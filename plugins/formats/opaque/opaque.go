@@ -39,7 +39,6 @@ var magics = []struct {
 	{"cab", 0, "MSCF"}, {"cpio", 0, "070701"}, {"cpio", 0, "070707"}, {"ar", 0, "!<arch>\n"}, {"squashfs", 0, "hsqs"}, {"squashfs", 0, "sqsh"},
 	{"dos", 0, "MZ"},
 	{"pdf", 0, "%PDF-"},
-	{"parquet", 0, "PAR1"},
 	{"arrow", 0, "ARROW1"},
 	{"sqlite", 0, "SQLite format 3\x00"},
 }
