@@ -80,6 +80,11 @@ bench: build engine ## Measure against picklescan, openssl, cat, and ingest (nee
 bench-peers: build engine ## Compare detection with picklescan, modelscan, fickling and modelaudit (needs python3 with pip)
 	go run ./testbed/bench -bin $(BIN) -peers
 
+.PHONY: zero-trust
+zero-trust: build engine ## Attempts of a hostile plugin and what stopped each, and canaries looked for in captured traffic
+	cd sdk && go test -count=1 -v -run 'TestSandbox' ./plugin
+	go test -count=1 -v -run 'TestNothingOfAnArtifactLeaves' ./testbed/scenario
+
 .PHONY: chaos
 chaos: build engine ## Faults in a running fleet: reports signed and present after each, and the time to recover
 	cd testbed && go test -count=1 -timeout 10m -v -run 'TestChaos$$' ./scenario

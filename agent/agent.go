@@ -134,6 +134,7 @@ func (a *Agent) openPlugins(ctx context.Context) error {
 	}
 	host, err := pluginhost.New(pluginhost.Config{
 		Dir: dir, Catalogue: catalogue, Workers: a.cfg.Settings.Jobs, Distrust: a.judge.Distrusts, Logger: a.cfg.Log,
+		Sandbox: a.cfg.Settings.Sandbox,
 	})
 	if err != nil {
 		return err
@@ -175,7 +176,7 @@ func (a *Agent) programs() []predicate.Scanner {
 	return out
 }
 
-// layers are those that are in force around every plugin.
+// layers are those that are in force around every scanner.
 func (a *Agent) layers() []predicate.Layer {
 	var out []predicate.Layer
 	for i, p := range a.pools {

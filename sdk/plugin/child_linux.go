@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"sync"
 	"syscall"
@@ -20,28 +21,38 @@ import (
 	"github.com/cavra/cavra/schemas/predicate"
 )
 
-// command is the one place that builds what is executed, and says which layers
-// of isolation that puts on before the plugin's first instruction. A launcher
-// that puts on more belongs here.
-func command(program, socket *os.File, args, env []string) (*exec.Cmd, []predicate.Layer) {
-	cmd := exec.Command("/proc/self/fd/" + strconv.Itoa(int(program.Fd())))
-	cmd.Args = append([]string{"plugin"}, args...)
-	cmd.Env = env
+// launcher is the one place that says what is executed, and how: it makes the
+// command anew for every try.
+type launcher struct {
+	program, socket *os.File
+	args, env       []string
+	confinement     confinement
+}
+
+// command is a try; isolated puts the process into namespaces of its own.
+func (l launcher) command(isolated bool, input *os.File) *exec.Cmd {
+	cmd := exec.Command("/proc/self/fd/" + strconv.Itoa(int(l.program.Fd())))
+	cmd.Args = append([]string{"plugin"}, l.args...)
+	cmd.Env = l.env
 	cmd.Dir = "/"
-	// Nil is /dev/null. The host's own input is none of the plugin's business.
-	cmd.Stdin = nil
-	cmd.ExtraFiles = []*os.File{socket}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	return cmd, []predicate.Layer{predicate.LayerEmptyEnv, predicate.LayerNoNewPrivs, predicate.LayerProcess}
+	// The host's own input is none of the plugin's business.
+	cmd.Stdin = input
+	cmd.ExtraFiles = []*os.File{l.socket}
+	cmd.SysProcAttr = l.confinement.attributes(isolated)
+	return cmd
 }
 
 // child is the plugin's process. It is go-plugin's runner, so that go-plugin
 // neither chooses what is inherited nor where the plugin may be reached.
 type child struct {
+	launcher       launcher
 	cmd            *exec.Cmd
 	dir            string
 	stdout, stderr *os.File
-	theirs         []*os.File
+	// theirs are the process's own input, output and errors.
+	theirs []*os.File
+	// layers are those in force, once it has started.
+	layers []predicate.Layer
 
 	mu      sync.Mutex
 	pid     int
@@ -51,9 +62,11 @@ type child struct {
 	exited  chan struct{}
 	exit    *CrashError
 	waitErr error
+	// refused is why it was not started.
+	refused error
 }
 
-func newChild(cmd *exec.Cmd, dir string) (*child, error) {
+func newChild(l launcher, dir string) (*child, error) {
 	outR, outW, err := os.Pipe()
 	if err != nil {
 		return nil, fmt.Errorf("make pipe: %w", err)
@@ -62,8 +75,11 @@ func newChild(cmd *exec.Cmd, dir string) (*child, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("make pipe: %w", err), outR.Close(), outW.Close())
 	}
-	cmd.Stdout, cmd.Stderr = outW, errW
-	return &child{cmd: cmd, dir: dir, stdout: outR, stderr: errR, theirs: []*os.File{outW, errW}, exited: make(chan struct{})}, nil
+	nothing, err := os.Open(os.DevNull)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open input: %w", err), outR.Close(), outW.Close(), errR.Close(), errW.Close())
+	}
+	return &child{launcher: l, dir: dir, stdout: outR, stderr: errR, theirs: []*os.File{nothing, outW, errW}, exited: make(chan struct{})}, nil
 }
 
 // Start starts the process and its supervisor.
@@ -74,37 +90,72 @@ func (c *child) Start(context.Context) error {
 }
 
 // supervise keeps one thread for the process's whole life: the signal at the
-// parent's death is tied to the thread that forked, and no_new_privs, which the
-// child inherits, must not stay on a thread that others use. The thread ends
-// with this goroutine, since it is never unlocked.
+// parent's death is tied to the thread that forked, and what confines the child is
+// put on this thread, for the child to inherit, and must not stay on one that others
+// use. The thread ends with this goroutine, since it is never unlocked.
 func (c *child) supervise(started chan<- error) {
 	runtime.LockOSThread()
-	defer close(c.exited)
-	err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-	if err == nil {
-		err = c.cmd.Start()
-	}
+	err := c.begin()
 	for _, f := range c.theirs {
 		err = errors.Join(err, f.Close())
 	}
 	if err != nil {
-		c.waitErr = fmt.Errorf("start process: %w", err)
+		c.refused = fmt.Errorf("start process: %w", err)
+		c.waitErr = c.refused
 		c.exit = &CrashError{ExitCode: -1, Signal: "not started"}
-		if c.cmd.Process != nil {
-			_ = c.cmd.Process.Kill()
-			_ = c.cmd.Wait()
-		}
 		started <- errors.Join(c.waitErr, c.stdout.Close(), c.stderr.Close())
+		close(c.exited)
 		return
 	}
 	c.mu.Lock()
 	c.pid, c.running = c.cmd.Process.Pid, true
-	if c.doomed {
-		_ = unix.Kill(-c.pid, unix.SIGKILL)
-	}
+	doomed := c.doomed
 	c.mu.Unlock()
 	started <- nil
-	c.reap()
+	go func() { // this thread may do no more than its child
+		if doomed {
+			_ = unix.Kill(-c.pid, unix.SIGKILL)
+		}
+		c.reap()
+		close(c.exited)
+	}()
+	<-c.exited
+}
+
+// begin confines this thread and starts the process on it. Where no namespaces can
+// be made, it starts without, unless they are required.
+func (c *child) begin() error {
+	limits := c.launcher.confinement
+	layers, err := limits.thread()
+	if err != nil {
+		return err
+	}
+	for _, isolated := range []bool{true, false} {
+		c.cmd = c.launcher.command(isolated, c.theirs[0])
+		c.cmd.Stdout, c.cmd.Stderr = c.theirs[1], c.theirs[2]
+		if err = c.cmd.Start(); err == nil || limits.off() || limits.mode == SandboxRequire {
+			if err == nil && isolated && !limits.off() {
+				layers = append(layers, predicate.LayerNetwork)
+			}
+			break
+		}
+	}
+	if err != nil {
+		if limits.mode == SandboxRequire {
+			return fmt.Errorf("%w: a process with namespaces of its own cannot be started here: %w", ErrSandbox, err)
+		}
+		return err
+	}
+	if !limits.off() {
+		if err := limits.stopped(c.cmd.Process.Pid); err != nil {
+			_ = c.cmd.Process.Kill()
+			return errors.Join(err, c.cmd.Wait())
+		}
+		layers = append(layers, predicate.LayerRlimits)
+	}
+	slices.Sort(layers)
+	c.layers = layers
+	return limits.missing(layers)
 }
 
 // reap waits for the end without reaping, ends the rest of the group while its

@@ -45,6 +45,8 @@ type Config struct {
 	// Catalogue is the closed set of rules that a scanner may describe. Nil
 	// allows any.
 	Catalogue *finding.Catalogue
+	// Sandbox says how much is put on around the plugin; SandboxOff when empty.
+	Sandbox Sandbox
 
 	args []string
 }
@@ -54,7 +56,6 @@ type Config struct {
 type Process struct {
 	cfg    Config
 	digest predicate.Digest
-	layers []predicate.Layer
 	child  *child
 	client *goplugin.Client
 	conn   *grpc.ClientConn
@@ -113,12 +114,15 @@ func (p *Process) start(ctx context.Context, program, socket *os.File) error {
 	inTime := func() bool { return true }
 	config.RunnerFunc = func(_ hclog.Logger, spec *exec.Cmd, dir string) (runner.Runner, error) {
 		p.dir = dir
-		cmd, layers := command(program, socket, p.cfg.args, spec.Env)
-		c, err := newChild(cmd, dir)
+		confined, err := newConfinement(p.cfg.Sandbox, program, dir)
 		if err != nil {
 			return nil, err
 		}
-		p.child, p.layers = c, layers
+		c, err := newChild(launcher{program, socket, p.cfg.args, spec.Env, confined}, dir)
+		if err != nil {
+			return nil, err
+		}
+		p.child = c
 		// go-plugin's own waits know no context: killing the process ends them.
 		inTime = context.AfterFunc(ctx, func() { _ = c.Kill(ctx) })
 		return c, nil
@@ -132,6 +136,9 @@ func (p *Process) start(ctx context.Context, program, socket *os.File) error {
 		var broke *ContractError
 		if errors.As(err, &broke) {
 			return broke
+		}
+		if p.child != nil && errors.Is(p.child.refused, ErrSandbox) {
+			return p.child.refused
 		}
 		return fmt.Errorf("shake hands: %s", words(err.Error()))
 	}
@@ -213,7 +220,7 @@ func (p *Process) Digest() predicate.Digest { return p.digest }
 
 // Layers are the layers of isolation in force since before the plugin's first
 // instruction, in ascending order.
-func (p *Process) Layers() []predicate.Layer { return slices.Clone(p.layers) }
+func (p *Process) Layers() []predicate.Layer { return slices.Clone(p.child.layers) }
 
 // Exited is closed when the process has ended, for whatever reason.
 func (p *Process) Exited() <-chan struct{} { return p.child.exited }

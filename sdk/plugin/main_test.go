@@ -52,6 +52,11 @@ func play(role string) int {
 		err = serve(func(fds *descriptors) goplugin.Plugin {
 			return &wire{register: func(g *grpc.Server) { pb.RegisterConnectorServer(g, rawConnector{fds: fds}) }}
 		})
+	case "hostile":
+		err = hostile(os.Args[2], os.Args[3])
+	case "foreign":
+		otherMachine()
+		err = ServeScanner(testScanner{})
 	case "exit":
 		return 7
 	case "hang":

@@ -70,8 +70,9 @@ func file(t testing.TB, b []byte) *safeio.File {
 	return r
 }
 
-func TestBytesReachTheScanner(t *testing.T) {
-	s := launchScanner(t, "scanner")
+func TestBytesReachTheScanner(t *testing.T) { bytesReach(t, launchScanner(t, "scanner")) }
+
+func bytesReach(t *testing.T, s *Scanner) {
 	small, large := blob(1000), blob(5<<20+13)
 	tests := map[string]struct {
 		content artifact.Reader

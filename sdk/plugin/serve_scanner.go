@@ -65,7 +65,11 @@ func (s *scannerServer) scan(ctx context.Context, target scanner.Target) (report
 			report, err = scanner.Report{Format: scanner.Unknown}, fmt.Errorf("scanner panicked: %v", r)
 		}
 	}()
-	return s.scanner.Scan(ctx, target)
+	report, err = s.scanner.Scan(ctx, target)
+	if err == nil && ctx.Err() != nil {
+		err = ctx.Err() // what ended the scan may have been the time, and the report a part
+	}
+	return report, err
 }
 
 // session is one scan on the plugin's side. The host answers questions in the

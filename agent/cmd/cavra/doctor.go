@@ -174,13 +174,13 @@ func checkScan(ctx context.Context, dir string) []check {
 	}
 	all := []predicate.Layer{
 		predicate.LayerProcess, predicate.LayerEmptyEnv, predicate.LayerNoNewPrivs, predicate.LayerRlimits,
-		predicate.LayerNetwork, predicate.LayerSeccomp, predicate.LayerLandlock, predicate.LayerUID,
+		predicate.LayerNetwork, predicate.LayerSeccomp, predicate.LayerLandlock,
 	}
 	missing := slices.DeleteFunc(all, func(l predicate.Layer) bool { return slices.Contains(layers, l) })
 	out = append(out, check{levelOK, "isolation in force around scanners: " + names(layers), ""})
 	if len(missing) > 0 {
 		out = append(out, check{levelWarn, "isolation not in force: " + names(missing),
-			"this version does not put these layers on; run cavra as a user of its own, without network, where models are not trusted"})
+			"an agent with sandbox: require does not start here; see what the kernel lacks below, or let the container make user namespaces"})
 	}
 	return out
 }
@@ -201,7 +201,7 @@ func scanProbe(ctx context.Context, dir string) (layers []predicate.Layer, err e
 	if err != nil {
 		return nil, err
 	}
-	p, err := openPipeline(ctx, scanOptions{jobs: 1, timeout: inspect.DefaultTimeout, pluginDir: dir}, catalogue, newProgress(io.Discard, true))
+	p, err := openPipeline(ctx, scanOptions{jobs: 1, timeout: inspect.DefaultTimeout, pluginDir: dir, sandbox: string(plugin.SandboxBestEffort)}, catalogue, newProgress(io.Discard, true))
 	if err != nil {
 		return nil, err
 	}

@@ -23,6 +23,7 @@ import (
 	schema "github.com/cavra/cavra/schemas/report"
 	"github.com/cavra/cavra/sdk/coverage"
 	"github.com/cavra/cavra/sdk/finding"
+	"github.com/cavra/cavra/sdk/plugin"
 )
 
 // pipeline is a scan without a server: discover, inspect, judge, report.
@@ -61,7 +62,7 @@ func (p *pipeline) open(ctx context.Context, o scanOptions) error {
 	if p.judge, err = judge.New(p.catalogue); err != nil {
 		return err
 	}
-	host, err := openHost(o.pluginDir, o.jobs, p.catalogue, p.judge)
+	host, err := openHost(o, p.catalogue, p.judge)
 	if err != nil {
 		return err
 	}
@@ -81,7 +82,8 @@ func (p *pipeline) open(ctx context.Context, o scanOptions) error {
 	return err
 }
 
-func openHost(dir string, workers int, catalogue *finding.Catalogue, j *judge.Judge) (*pluginhost.Host, error) {
+func openHost(o scanOptions, catalogue *finding.Catalogue, j *judge.Judge) (*pluginhost.Host, error) {
+	dir := o.pluginDir
 	if dir == "" {
 		beside, err := pluginhost.BesideExecutable()
 		if err != nil {
@@ -90,7 +92,8 @@ func openHost(dir string, workers int, catalogue *finding.Catalogue, j *judge.Ju
 		dir = beside
 	}
 	return pluginhost.New(pluginhost.Config{
-		Dir: dir, Catalogue: catalogue, Workers: workers, Distrust: j.Distrusts, Logger: slog.New(slog.DiscardHandler),
+		Dir: dir, Catalogue: catalogue, Workers: o.jobs, Distrust: j.Distrusts, Logger: slog.New(slog.DiscardHandler),
+		Sandbox: plugin.Sandbox(o.sandbox),
 	})
 }
 
@@ -98,6 +101,9 @@ func openHost(dir string, workers int, catalogue *finding.Catalogue, j *judge.Ju
 func advise(err error) error {
 	if errors.Is(err, pluginhost.ErrNoPlugin) {
 		return fmt.Errorf("%w: put the plugin programs beside cavra, or name their folder with --plugin-dir", err)
+	}
+	if errors.Is(err, plugin.ErrSandbox) {
+		return fmt.Errorf("%w: --sandbox=best-effort scans with the layers that work here", err)
 	}
 	return fmt.Errorf("%w: cavra doctor says what is wrong here", err)
 }

@@ -23,11 +23,12 @@ import (
 	"github.com/cavra/cavra/schemas/predicate"
 	schema "github.com/cavra/cavra/schemas/report"
 	"github.com/cavra/cavra/sdk/finding"
+	"github.com/cavra/cavra/sdk/plugin"
 )
 
 type scanOptions struct {
 	format, output, failOn, pluginDir string
-	policy, baseline                  string
+	policy, baseline, sandbox         string
 	allowIncomplete, quiet            bool
 	jobs                              int
 	timeout                           time.Duration
@@ -81,6 +82,7 @@ Exit codes, the first that applies:
 	f.IntVarP(&o.jobs, "jobs", "j", runtime.NumCPU(), "how many files are scanned at a time")
 	f.DurationVar(&o.timeout, "timeout", inspect.DefaultTimeout, "what one file may take")
 	f.StringVar(&o.pluginDir, "plugin-dir", "", "where the plugin programs are (default: beside this program)")
+	f.StringVar(&o.sandbox, "sandbox", string(plugin.SandboxBestEffort), "isolation of the scanners: require, best-effort or off-unsafe")
 	f.BoolVarP(&o.quiet, "quiet", "q", false, "no progress and no summary on standard error")
 	return cmd
 }
@@ -88,6 +90,9 @@ Exit codes, the first that applies:
 func (o scanOptions) validate() error {
 	if writers[o.format] == nil {
 		return fmt.Errorf("--format %q: want table, json, sarif, cyclonedx or html", o.format)
+	}
+	if err := plugin.Sandbox(o.sandbox).Validate(); err != nil {
+		return fmt.Errorf("--sandbox: %w", err)
 	}
 	const most = 256
 	if o.jobs < 1 || o.jobs > most {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/cavra/cavra/schemas/predicate"
+	"github.com/cavra/cavra/sdk/plugin"
 	"github.com/cavra/cavra/sdk/settings"
 )
 
@@ -32,6 +33,8 @@ type Config struct {
 	// Privacy is what names may travel in the clear: strict or names.
 	Privacy predicate.Privacy `yaml:"privacy"`
 	Spool   Spool             `yaml:"spool"`
+	// Sandbox is what is put on around scanners: require, best-effort or off-unsafe.
+	Sandbox plugin.Sandbox `yaml:"sandbox"`
 	// PluginDir is where the plugins are; empty looks beside the program.
 	PluginDir string `yaml:"plugin_dir"`
 }
@@ -79,7 +82,7 @@ func Default() Config {
 	return Config{
 		Scopes:   []Scope{},
 		Interval: Duration(5 * time.Minute), Heartbeat: Duration(5 * time.Minute), Inventory: Duration(24 * time.Hour),
-		Jobs: runtime.NumCPU(), Privacy: predicate.Strict, Spool: Spool{MaxBytes: 1 << 30, SentBytes: 256 << 20},
+		Jobs: runtime.NumCPU(), Privacy: predicate.Strict, Sandbox: plugin.SandboxRequire, Spool: Spool{MaxBytes: 1 << 30, SentBytes: 256 << 20},
 	}
 }
 
@@ -121,6 +124,9 @@ func (c Config) Validate() error {
 	if err := c.Privacy.Validate(); err != nil {
 		errs = append(errs, err)
 	}
+	if err := c.Sandbox.Validate(); err != nil {
+		errs = append(errs, err)
+	}
 	if c.Spool.MaxBytes < minSpool {
 		errs = append(errs, fmt.Errorf("spool.max_bytes: %d is less than %d", c.Spool.MaxBytes, minSpool))
 	}
@@ -133,5 +139,5 @@ func (c Config) Validate() error {
 // LogValue shows the settings; there is no secret among them.
 func (c Config) LogValue() slog.Value {
 	return slog.GroupValue(slog.Int("scopes", len(c.Scopes)), slog.String("privacy", string(c.Privacy)),
-		slog.Duration("interval", time.Duration(c.Interval)), slog.Int("jobs", c.Jobs))
+		slog.Duration("interval", time.Duration(c.Interval)), slog.Int("jobs", c.Jobs), slog.String("sandbox", string(c.Sandbox)))
 }

@@ -63,8 +63,8 @@ func (n *Inspector) scanOne(ctx context.Context, s Scanner, target scanner.Targe
 	ctx, cancel := context.WithTimeoutCause(ctx, n.cfg.Timeout, errTimeout)
 	defer cancel()
 	report, err := s.Scan(ctx, target)
-	if err != nil && errors.Is(context.Cause(ctx), errTimeout) {
-		err = errTimeout
+	if errors.Is(context.Cause(ctx), errTimeout) {
+		err = errTimeout // also for a report: what ended the scan may have been the time
 	}
 	return report, err
 }

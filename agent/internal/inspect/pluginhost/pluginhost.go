@@ -15,6 +15,7 @@ import (
 	"strings"
 
 	"github.com/cavra/cavra/sdk/finding"
+	"github.com/cavra/cavra/sdk/plugin"
 )
 
 // The names of programs that are plugins.
@@ -118,6 +119,9 @@ type Config struct {
 	Distrust func([]finding.Finding) bool
 	// Logger gets what plugins write, at Debug level; nil logs nothing.
 	Logger *slog.Logger
+	// Sandbox is what is put on around scanners. Connectors have to reach what they
+	// list and read, and are not confined by it.
+	Sandbox plugin.Sandbox
 }
 
 // Host starts the plugins in one folder.
@@ -132,6 +136,9 @@ func New(cfg Config) (*Host, error) {
 		return nil, errors.New("new plugin host: want a rule catalogue and a judgement of what to distrust")
 	case cfg.Workers < 1:
 		return nil, fmt.Errorf("new plugin host: %d workers, want one at least", cfg.Workers)
+	}
+	if err := cfg.Sandbox.Validate(); err != nil {
+		return nil, fmt.Errorf("new plugin host: %w", err)
 	}
 	if cfg.Budget == (Budget{}) {
 		cfg.Budget = DefaultBudget

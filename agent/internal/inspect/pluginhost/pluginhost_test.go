@@ -94,6 +94,7 @@ func (inMemory) Close() error { return nil }
 func content(s string) artifact.Reader { return inMemory{bytes.NewReader([]byte(s))} }
 
 func host(t *testing.T, cfg Config) *Host {
+	cfg.Sandbox = plugin.SandboxOff // a worker is told by its process id, which is 1 in a namespace
 	t.Helper()
 	c, err := finding.Shipped()
 	if err != nil {

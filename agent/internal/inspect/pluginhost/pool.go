@@ -73,7 +73,7 @@ func (h *Host) pool(ctx context.Context, program Program) (*Pool, error) {
 
 func (p *Pool) start(ctx context.Context) (*worker, error) {
 	process, err := plugin.Launch(ctx, plugin.Config{
-		Program: p.measured, Logger: p.host.cfg.Logger, Catalogue: p.host.cfg.Catalogue,
+		Program: p.measured, Logger: p.host.cfg.Logger, Catalogue: p.host.cfg.Catalogue, Sandbox: p.host.cfg.Sandbox,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("start scanner %s: %w", p.program.Name, err)

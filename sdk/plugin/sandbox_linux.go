@@ -1,0 +1,227 @@
+package plugin
+
+import (
+	"debug/elf"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cavra/cavra/schemas/predicate"
+)
+
+// Sandbox says how much is put on around a plugin before its first instruction.
+type Sandbox string
+
+const (
+	// SandboxOff gives a plugin an empty environment and no new privileges only.
+	SandboxOff Sandbox = "off-unsafe"
+	// SandboxBestEffort puts on what works here; Layers says what that is.
+	SandboxBestEffort Sandbox = "best-effort"
+	// SandboxRequire does not start a plugin without every layer.
+	SandboxRequire Sandbox = "require"
+)
+
+// Validate reports whether s is one of them.
+func (s Sandbox) Validate() error {
+	if s == SandboxOff || s == SandboxBestEffort || s == SandboxRequire {
+		return nil
+	}
+	return fmt.Errorf("sandbox %q: want %s, %s or %s", string(s), SandboxRequire, SandboxBestEffort, SandboxOff)
+}
+
+// ErrSandbox says that a layer of the sandbox that is required cannot be put on.
+var ErrSandbox = errors.New("sandbox")
+
+// namespaces keep a plugin from the network, from other processes and from
+// whatever a user's privileges reach: it has none in its own user namespace.
+const namespaces = unix.CLONE_NEWUSER | unix.CLONE_NEWNET | unix.CLONE_NEWPID | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS
+
+// limits bound what one process uses: memory and time far beyond what an honest
+// artifact takes, no files, no dumps.
+var limits = map[int]uint64{
+	unix.RLIMIT_DATA: 8 << 30, unix.RLIMIT_CPU: 4 * 3600, unix.RLIMIT_NOFILE: 256, unix.RLIMIT_FSIZE: 0, unix.RLIMIT_CORE: 0, unix.RLIMIT_NPROC: 512,
+}
+
+// confinement is what a start of a plugin puts on.
+type confinement struct {
+	mode Sandbox
+	// dir is where the plugin's socket is made, and the only place that it writes.
+	dir string
+	// dynamic programs need their libraries.
+	dynamic bool
+}
+
+func newConfinement(mode Sandbox, program *os.File, dir string) (confinement, error) {
+	c := confinement{mode: mode, dir: dir}
+	f, err := elf.NewFile(program)
+	if err != nil {
+		return c, fmt.Errorf("read program: %w", err)
+	}
+	c.dynamic = slices.ContainsFunc(f.Progs, func(p *elf.Prog) bool { return p.Type == elf.PT_INTERP })
+	return c, nil
+}
+
+func (c confinement) off() bool { return c.mode == "" || c.mode == SandboxOff }
+
+// thread puts the layers on this thread that a child inherits, and names them.
+// The thread must not be used for anything else afterwards.
+func (c confinement) thread() ([]predicate.Layer, error) {
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return nil, err
+	}
+	layers := []predicate.Layer{predicate.LayerEmptyEnv, predicate.LayerNoNewPrivs, predicate.LayerProcess}
+	if c.off() {
+		return layers, nil
+	}
+	for _, l := range []struct {
+		layer predicate.Layer
+		put   func() error
+	}{{predicate.LayerLandlock, c.landlock}, {predicate.LayerSeccomp, seccomp}} {
+		switch err := l.put(); {
+		case err == nil:
+			layers = append(layers, l.layer)
+		case c.mode == SandboxRequire:
+			return nil, fmt.Errorf("%w: %s cannot be put on here: %w", ErrSandbox, l.layer, err)
+		}
+	}
+	return layers, nil
+}
+
+// attributes are those of the process: its namespaces, and a stop before its first
+// instruction, in which limits are set.
+func (c confinement) attributes(isolated bool) *syscall.SysProcAttr {
+	a := &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	if !c.off() {
+		a.Ptrace = true
+		if isolated {
+			a.Cloneflags = namespaces
+		}
+	}
+	return a
+}
+
+// stopped sets the limits of a process that waits before its first instruction,
+// and lets it go. It is called on the thread that started the process.
+func (c confinement) stopped(pid int) error {
+	var ws unix.WaitStatus
+	for {
+		_, err := unix.Wait4(pid, &ws, unix.WALL, nil)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, unix.EINTR) {
+			return fmt.Errorf("wait for the program: %w", err)
+		}
+	}
+	if !ws.Stopped() {
+		return errors.New("the program ended before it began")
+	}
+	for resource, most := range limits {
+		l := unix.Rlimit{Cur: most, Max: most}
+		var old unix.Rlimit
+		if err := unix.Prlimit(pid, resource, nil, &old); err == nil {
+			l.Cur, l.Max = min(l.Cur, old.Max), min(l.Max, old.Max)
+		}
+		if err := unix.Prlimit(pid, resource, &l, nil); err != nil {
+			return fmt.Errorf("limit resource %d: %w", resource, err)
+		}
+	}
+	if err := unix.PtraceDetach(pid); err != nil {
+		return fmt.Errorf("let the program go: %w", err)
+	}
+	return nil
+}
+
+// The rights of Landlock (include/uapi/linux/landlock.h) that a plugin may have.
+const (
+	landlockExecute   = 1 << 0
+	landlockWrite     = 1 << 1
+	landlockReadFile  = 1 << 2
+	landlockReadDir   = 1 << 3
+	landlockRemove    = 1 << 5
+	landlockMakeFile  = 1 << 8
+	landlockMakeSock  = 1 << 9
+	landlockScopeUnix = 1 << 0
+)
+
+// landlockRights are those that each version of Landlock knows, from the first on.
+var landlockRights = []uint64{1<<13 - 1, 1<<14 - 1, 1<<15 - 1, 1<<15 - 1, 1<<16 - 1}
+
+// landlock keeps this thread, and what it starts, from every file but the folder of
+// the plugin's socket: nothing is opened by a path, nor again through /proc.
+func (c confinement) landlock() error {
+	version, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION)
+	if errno != 0 {
+		return errno
+	}
+	attr := struct{ fs, net, scoped uint64 }{fs: landlockRights[min(int(version), len(landlockRights))-1]}
+	size := unsafe.Sizeof(attr.fs)
+	if version >= 4 {
+		attr.net, size = 3, size+unsafe.Sizeof(attr.net)
+	}
+	if version >= 6 {
+		attr.scoped, size = landlockScopeUnix, unsafe.Sizeof(attr)
+	}
+	fd, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, uintptr(unsafe.Pointer(&attr)), size, 0) //nolint:gosec // the kernel's own structure
+	if errno != 0 {
+		return errno
+	}
+	ruleset := int(fd)
+	defer closeFd(ruleset)
+	// go-plugin finds a free name by an empty file; no byte can be written to one.
+	if err := allow(ruleset, c.dir, landlockMakeSock|landlockMakeFile|landlockReadFile|landlockWrite|landlockRemove|landlockReadDir); err != nil {
+		return err
+	}
+	if c.dynamic {
+		for _, dir := range []string{"/lib", "/lib64", "/usr/lib", "/usr/lib64"} {
+			if err := allow(ruleset, dir, landlockReadFile|landlockReadDir|landlockExecute); err != nil && !errors.Is(err, unix.ENOENT) {
+				return err
+			}
+		}
+	}
+	if _, _, errno := unix.Syscall(unix.SYS_LANDLOCK_RESTRICT_SELF, uintptr(ruleset), 0, 0); errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+// allow gives a ruleset rights to what is below a folder.
+func allow(ruleset int, dir string, rights uint64) error {
+	parent, err := unix.Open(dir, unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open %s: %w", dir, err)
+	}
+	defer closeFd(parent)
+	rule := struct { // packed by the kernel: twelve bytes
+		rights uint64
+		parent int32
+	}{rights, int32(parent)} //nolint:gosec // a descriptor's number
+	const belowPath = 1
+	if _, _, errno := unix.Syscall6(unix.SYS_LANDLOCK_ADD_RULE, uintptr(ruleset), belowPath, uintptr(unsafe.Pointer(&rule)), 0, 0, 0); errno != 0 { //nolint:gosec // the kernel's own structure
+		return fmt.Errorf("allow %s: %w", dir, errno)
+	}
+	return nil
+}
+
+// missing names the layers that are required and not in force.
+func (c confinement) missing(layers []predicate.Layer) error {
+	if c.mode != SandboxRequire {
+		return nil
+	}
+	var lack []string
+	for _, want := range []predicate.Layer{predicate.LayerLandlock, predicate.LayerNetwork, predicate.LayerRlimits, predicate.LayerSeccomp} {
+		if !slices.Contains(layers, want) {
+			lack = append(lack, string(want))
+		}
+	}
+	if len(lack) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%w: cannot be put on here: %s", ErrSandbox, strings.Join(lack, ", "))
+}

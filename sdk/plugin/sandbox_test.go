@@ -1,0 +1,244 @@
+package plugin
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cavra/cavra/schemas/predicate"
+)
+
+// attempt is what a plugin tries before it serves, and what stops it.
+type attempt struct {
+	name string
+	want unix.Errno
+	try  func(host int, dir string) error
+}
+
+func trap(number uintptr, args ...uintptr) error {
+	var a [6]uintptr
+	copy(a[:], args)
+	if _, _, errno := unix.RawSyscall6(number, a[0], a[1], a[2], a[3], a[4], a[5]); errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+func socket(domain, kind int) func(int, string) error {
+	return func(int, string) error {
+		_, err := unix.Socket(domain, kind, 0)
+		return err
+	}
+}
+
+func open(name func(host int, dir string) string, flags int) func(int, string) error {
+	return func(host int, dir string) error {
+		_, err := unix.Open(name(host, dir), flags, 0o600)
+		return err
+	}
+}
+
+// attempts are routes out of the process, to others and to the machine. None does
+// harm where it succeeds.
+var attempts = []attempt{
+	{"a socket of the Internet", unix.EPERM, socket(unix.AF_INET, unix.SOCK_STREAM)},
+	{"a socket of datagrams", unix.EPERM, socket(unix.AF_INET6, unix.SOCK_DGRAM)},
+	{"a raw socket", unix.EPERM, socket(unix.AF_PACKET, unix.SOCK_RAW)},
+	{"a socket of the kernel", unix.EPERM, socket(unix.AF_NETLINK, unix.SOCK_RAW)},
+	{"a socket of the hypervisor", unix.EPERM, socket(unix.AF_VSOCK, unix.SOCK_STREAM)},
+	{"a message to the machine's log", unix.EPERM, socket(unix.AF_UNIX, unix.SOCK_DGRAM)},
+	{"another program's socket", unix.EPERM, func(_ int, dir string) error { return dial(dir + "/socket") }},
+	{"another program's abstract socket", unix.EPERM, func(_ int, dir string) error { return dial("@" + dir) }},
+	{"a ring of calls", unix.EPERM, func(int, string) error { return trap(unix.SYS_IO_URING_SETUP, 1, 0) }},
+	{"a file of the host's", unix.EACCES, open(func(_ int, dir string) string { return dir + "/key" }, unix.O_RDONLY)},
+	{"a file to write", unix.EACCES, open(func(_ int, dir string) string { return dir + "/left" }, unix.O_WRONLY|unix.O_CREAT)},
+	{"an open file once more", unix.EACCES, open(func(int, string) string { return "/proc/self/fd/0" }, unix.O_RDWR)},
+	{"the host's environment", unix.EACCES, open(func(host int, _ string) string { return "/proc/" + strconv.Itoa(host) + "/environ" }, unix.O_RDONLY)},
+	{"the host's memory by a file", unix.EACCES, open(func(host int, _ string) string { return "/proc/" + strconv.Itoa(host) + "/mem" }, unix.O_RDWR)},
+	{"the host's memory by a call", unix.EPERM, func(host int, _ string) error { return trap(unix.SYS_PROCESS_VM_READV, uintptr(host)) }},
+	{"tracing the host", unix.EPERM, func(host int, _ string) error { return unix.PtraceAttach(host) }},
+	{"a signal to the host", unix.EPERM, func(host int, _ string) error { return unix.Kill(host, 0) }},
+	{"a signal to a thread of the host", unix.EPERM, func(host int, _ string) error { return unix.Tgkill(host, host, unix.SIGTERM) }},
+	{"a handle of the host", unix.EPERM, func(host int, _ string) error { return trap(unix.SYS_PIDFD_OPEN, uintptr(host), 0) }},
+	{"another program", unix.EACCES, func(int, string) error { return unix.Exec("/bin/true", []string{"true"}, nil) }},
+	{"a program made in memory", unix.EPERM, func(int, string) error { _, err := unix.MemfdCreate("x", 0); return err }},
+	{"a process of its own", unix.EPERM, func(int, string) error { return trap(unix.SYS_CLONE, uintptr(unix.SIGCHLD)) }},
+	{"leaving the group", unix.EPERM, func(int, string) error { _, err := unix.Setsid(); return err }},
+	{"a namespace", unix.EPERM, func(int, string) error { return unix.Unshare(unix.CLONE_NEWUSER) }},
+	{"a mount", unix.EPERM, func(int, string) error { return unix.Mount("none", "/", "tmpfs", 0, "") }},
+	{"a program in the kernel", unix.EPERM, func(int, string) error { return trap(unix.SYS_BPF, 0) }},
+	{"the machine's counters", unix.EPERM, func(int, string) error { return trap(unix.SYS_PERF_EVENT_OPEN) }},
+	{"the keyring", unix.EPERM, func(int, string) error { return trap(unix.SYS_ADD_KEY) }},
+	{"faults handled by itself", unix.EPERM, func(int, string) error { return trap(unix.SYS_USERFAULTFD) }},
+	{"more memory than is given", unix.ENOMEM, func(int, string) error {
+		_, err := unix.Mmap(-1, 0, 9<<30, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
+		return err
+	}},
+	{"more files than are given", unix.EMFILE, func(int, string) error {
+		var opened []int
+		defer func() {
+			for _, fd := range opened {
+				_ = unix.Close(fd)
+			}
+		}()
+		for range 1000 {
+			fd, err := unix.Dup(0)
+			if err != nil {
+				return err
+			}
+			opened = append(opened, fd)
+		}
+		return nil
+	}},
+}
+
+func dial(name string) error {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+	if err != nil {
+		return fmt.Errorf("no socket: %w", err)
+	}
+	return unix.Connect(fd, &unix.SockaddrUnix{Name: name})
+}
+
+// hostile tries everything, says to the host's ear what came of it, and serves.
+func hostile(host, dir string) error {
+	pid, err := strconv.Atoi(host)
+	if err != nil {
+		return err
+	}
+	for _, a := range attempts {
+		err := a.try(pid, dir)
+		var errno unix.Errno
+		if err != nil && !errors.As(err, &errno) {
+			return fmt.Errorf("%s: %w", a.name, err)
+		}
+		fmt.Fprintf(os.Stderr, "%s=%d\n", a.name, int(errno))
+	}
+	for _, v := range os.Environ() {
+		if name, _, _ := strings.Cut(v, "="); !strings.HasPrefix(name, "PLUGIN_") && name != handshake.MagicCookieKey {
+			fmt.Fprintf(os.Stderr, "environment: %s\n", name)
+		}
+	}
+	return ServeScanner(testScanner{})
+}
+
+// otherMachine makes a call by the numbers of x32.
+func otherMachine() { _ = trap(0x40000000|uintptr(unix.SYS_GETPID), uintptr(unsafe.Pointer(nil))) }
+
+// launchSandboxed launches a role under a sandbox that is required, or skips where
+// this machine has none.
+func launchSandboxed(t *testing.T, args ...string) (*Process, error) {
+	t.Helper()
+	p, err := Launch(t.Context(), Config{Path: self(t), Sandbox: SandboxRequire, args: args})
+	if errors.Is(err, ErrSandbox) && os.Getenv("CI") == "" {
+		t.Skip(err)
+	}
+	if p != nil {
+		t.Cleanup(func() {
+			if err := p.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	return p, err
+}
+
+// TestSandbox has a plugin try every route before it serves: none leads anywhere,
+// and it serves all the same.
+func TestSandbox(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "key"), []byte("secret"), 0o644); err != nil { //nolint:gosec // to be read by anybody
+		t.Fatal(err)
+	}
+	t.Setenv("A_SECRET_OF_THE_HOST", "secret")
+	for _, name := range []string{dir + "/socket", "@" + dir} {
+		l, err := net.Listen("unix", name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = l.Close() })
+	}
+	p, err := launchSandboxed(t, "hostile", strconv.Itoa(os.Getpid()), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []predicate.Layer{predicate.LayerEmptyEnv, predicate.LayerLandlock, predicate.LayerNetwork, predicate.LayerNoNewPrivs, predicate.LayerProcess, predicate.LayerRlimits, predicate.LayerSeccomp}
+	if got := p.Layers(); !slices.Equal(got, want) {
+		t.Errorf("layers %v, want %v", got, want)
+	}
+	s, err := p.Scanner(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := s.Describe(); d.Name != "test" {
+		t.Errorf("it describes itself as %+v", d)
+	}
+	heard := p.Stderr()
+	for _, a := range attempts {
+		line := fmt.Sprintf("%s=%d\n", a.name, int(a.want))
+		if !strings.Contains(heard, line) {
+			t.Errorf("%s: want %s", a.name, a.want)
+		} else {
+			t.Logf("%-36s %s", a.name, a.want)
+		}
+	}
+	if strings.Contains(heard, "environment:") || t.Failed() {
+		t.Errorf("it says:\n%s", heard)
+	}
+}
+
+// TestSandboxKillsForeignCalls has a plugin call by another machine's numbers.
+func TestSandboxKillsForeignCalls(t *testing.T) {
+	if machine != unix.AUDIT_ARCH_X86_64 {
+		t.Skip("x32 is of another machine")
+	}
+	_, err := launchSandboxed(t, "foreign")
+	var crash *CrashError
+	if err == nil || errors.As(err, &crash) && crash.Signal != unix.SignalName(syscall.SIGSYS) {
+		t.Errorf("it ended as %v", err)
+	}
+}
+
+// TestSandboxedWorks passes a scanner what it needs: an artifact, and messages.
+func TestSandboxedWorks(t *testing.T) {
+	p, err := launchSandboxed(t, "scanner")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := p.Scanner(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	bytesReach(t, s)
+}
+
+func BenchmarkSandbox(b *testing.B) {
+	for _, mode := range []Sandbox{SandboxOff, SandboxRequire} {
+		b.Run(string(mode), func(b *testing.B) {
+			program, err := Load(self(b), "")
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer func() { _ = program.Close() }()
+			for b.Loop() {
+				p, err := Launch(b.Context(), Config{Program: program, Sandbox: mode, args: []string{"scanner"}})
+				if err != nil {
+					b.Fatal(err)
+				}
+				if err := p.Close(); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

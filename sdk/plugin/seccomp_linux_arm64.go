@@ -1,0 +1,12 @@
+package plugin
+
+import "golang.org/x/sys/unix"
+
+const (
+	// machine is the kernel's number of this one (include/uapi/linux/audit.h).
+	machine = unix.AUDIT_ARCH_AARCH64
+	// otherNumbers are none here.
+	otherNumbers = 0xffffffff
+)
+
+var machineCalls = []uintptr{unix.SYS_FSTATAT, unix.SYS_GETRLIMIT}
