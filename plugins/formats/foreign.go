@@ -20,6 +20,7 @@ import (
 	"github.com/cavra/cavra/plugins/formats/sevenzip"
 	"github.com/cavra/cavra/plugins/formats/tar"
 	"github.com/cavra/cavra/plugins/formats/tensorrt"
+	"github.com/cavra/cavra/plugins/formats/torchserve"
 	"github.com/cavra/cavra/plugins/formats/zip"
 )
 
@@ -33,7 +34,7 @@ func foreign() []content.Format {
 }
 
 func foreignRules() []string {
-	return slices.Concat(executable.Rules(), pmml.Rules(), openvino.Rules(), rdata.Rules(), matlab.Rules(), coreml.Rules(), paddle.Rules(), executorch.Rules(), mxnet.Rules(), tensorrt.Rules(), parquet.Rules())
+	return slices.Concat(executable.Rules(), pmml.Rules(), openvino.Rules(), rdata.Rules(), matlab.Rules(), coreml.Rules(), paddle.Rules(), executorch.Rules(), mxnet.Rules(), tensorrt.Rules(), parquet.Rules(), torchserve.Rules())
 }
 
 // hunt looks for programs in the middle of content. Containers have theirs

@@ -21,6 +21,7 @@ import (
 	"github.com/cavra/cavra/plugins/formats/skops"
 	"github.com/cavra/cavra/plugins/formats/strictjson"
 	"github.com/cavra/cavra/plugins/formats/torchexport"
+	"github.com/cavra/cavra/plugins/formats/torchserve"
 )
 
 // text is text with all that reads what text can lead to.
@@ -94,6 +95,7 @@ func settings(v *content.Visit, b []byte, place func(int) int64) error {
 		coreml.Check(v, root, in)
 		paddle.Check(v, root, in)
 		mxnet.Check(v, root, in)
+		torchserve.Check(v, root, bad, in)
 		if err := torchexport.Check(v, root, in); err != nil {
 			return err
 		}

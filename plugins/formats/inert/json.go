@@ -23,12 +23,13 @@ const (
 // a template (chat_template), calls what the value names (_target_), builds
 // layers by it (class_name), imports a class (__loader__, and activation_function,
 // tokenizer_class and the types of a structure where they are paths), loads another
-// model (base_model_name_or_path), runs a graph (graph_module, base_code, arg_nodes), or opens the files of
-// a package (itemInfoEntries).
+// model (base_model_name_or_path), runs a graph (graph_module, base_code,
+// arg_nodes), or opens the files of a package (itemInfoEntries) or of a server's
+// archive (archiverVersion).
 var codeKeys = map[string]bool{
 	"auto_map": true, "auto_mapping": true, "chat_template": true, "custom_pipeline": true, "custom_pipelines": true, "_target_": true,
 	"_class_name": true, "loader_module": true, "class_name": true, "registered_name": true, "__loader__": true,
-	"base_model_name_or_path": true, "graph_module": true, "itemInfoEntries": true, "base_code": true, "arg_nodes": true,
+	"base_model_name_or_path": true, "graph_module": true, "itemInfoEntries": true, "base_code": true, "arg_nodes": true, "archiverVersion": true, "modelServerVersion": true,
 	"activation_function": true, "activation_fn": true, "sbert_ce_default_activation_function": true, "tokenizer_class": true, "structure": true,
 }
 
