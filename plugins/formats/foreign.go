@@ -9,6 +9,7 @@ import (
 	"github.com/cavra/cavra/plugins/formats/coreml"
 	"github.com/cavra/cavra/plugins/formats/executable"
 	"github.com/cavra/cavra/plugins/formats/executorch"
+	"github.com/cavra/cavra/plugins/formats/markup"
 	"github.com/cavra/cavra/plugins/formats/matlab"
 	"github.com/cavra/cavra/plugins/formats/mxnet"
 	"github.com/cavra/cavra/plugins/formats/openvino"
@@ -29,7 +30,7 @@ import (
 func foreign() []content.Format {
 	return []content.Format{
 		executable.Format{}, executable.Script{Text: text().Scan, Archive: zip.Format{}.IdentifyBeside},
-		pmml.Format{}, openvino.Format{}, rdata.Format{}, matlab.Format{}, coreml.Format{}, coreml.Weights{}, paddle.Format{}, paddle.Parameters{}, executorch.Format{}, mxnet.Format{}, tensorrt.Format{}, parquet.Format{Pickle: besidePickle{}},
+		pmml.Format{}, openvino.Format{}, markup.Format{}, rdata.Format{}, matlab.Format{}, coreml.Format{}, coreml.Weights{}, paddle.Format{}, paddle.Parameters{}, executorch.Format{}, mxnet.Format{}, tensorrt.Format{}, parquet.Format{Pickle: besidePickle{}},
 	}
 }
 

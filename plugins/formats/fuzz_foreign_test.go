@@ -9,6 +9,7 @@ import (
 	"github.com/cavra/cavra/plugins/formats/coreml"
 	"github.com/cavra/cavra/plugins/formats/executable"
 	"github.com/cavra/cavra/plugins/formats/executorch"
+	"github.com/cavra/cavra/plugins/formats/markup"
 	"github.com/cavra/cavra/plugins/formats/matlab"
 	"github.com/cavra/cavra/plugins/formats/mxnet"
 	"github.com/cavra/cavra/plugins/formats/openvino"
@@ -45,6 +46,10 @@ func FuzzEmbedded(f *testing.F) {
 func FuzzPMML(f *testing.F) {
 	fuzzFormat(f, pmml.Format{}, `<?xml version="1.0"?><PMML version="4.4"><Extension name="x">y</Extension><Apply function="f"/></PMML>`,
 		`<!DOCTYPE PMML [<!ENTITY x SYSTEM "f">]><PMML>&x;</PMML>`, `<PMML><row><a>1</a></row></PMML>`)
+}
+
+func FuzzMarkup(f *testing.F) {
+	fuzzFormat(f, markup.Format{}, `<!DOCTYPE a [<!ENTITY x SYSTEM "f">]><a>&x;</a>`, `<?xml version="1.0"?><!DOCTYPE a SYSTEM "b"><a/>`)
 }
 
 func FuzzOpenVINO(f *testing.F) {

@@ -19,7 +19,7 @@ const (
 	overlap = 8
 	// maxMarks bounds the marks that are looked into. Random weights have one in
 	// some hundred MiB.
-	maxMarks = 50_000
+	maxMarks = 20_000
 )
 
 // marks begin what is looked for; that of PE is in the middle of its headers.

@@ -33,8 +33,8 @@ const (
 	// maxToken bounds one element's start, text or comment, in bytes.
 	maxToken = 16 << 20
 	// maxElements and maxDepth bound the work: a forest of a thousand trees has
-	// some million elements.
-	maxElements = 4_000_000
+	// a million elements or so.
+	maxElements = 2_000_000
 	maxDepth    = 5_000
 )
 
@@ -52,23 +52,62 @@ type Visitor interface {
 	Text(text []byte, at int64) error
 }
 
-// Root is the first element of a document by its beginning.
-func Root(head []byte) (xml.StartElement, bool) {
-	trimmed := bytes.TrimLeft(bytes.TrimPrefix(head, []byte("\ufeff")), " \t\r\n")
-	if !bytes.HasPrefix(trimmed, []byte("<")) {
+// maxBefore bounds the parts that stand before the first element.
+const maxBefore = 10_000
+
+// Root is the first element of a document, wherever it begins.
+func Root(v *content.Visit) (xml.StartElement, bool) {
+	if !begins(v.Head, "<") {
 		return xml.StartElement{}, false
 	}
-	d := decoder(bytes.NewReader(head))
-	for {
+	d := decoder(&meter{r: io.NewSectionReader(v.Bytes, 0, v.Size), left: maxToken})
+	for range maxBefore {
 		t, err := d.RawToken()
 		if err != nil {
-			return xml.StartElement{}, false
+			break
 		}
 		if e, ok := t.(xml.StartElement); ok {
 			return e, true
 		}
 	}
+	return xml.StartElement{}, false
 }
+
+// begins reports whether a document begins with a text, in capitals or not.
+func begins(head []byte, text string) bool {
+	head = bytes.TrimLeft(bytes.TrimPrefix(head, []byte("\ufeff")), " \t\r\n")
+	return len(head) >= len(text) && strings.EqualFold(string(head[:len(text)]), text)
+}
+
+// Format is any other document that declares its type or entities: a reader may be
+// led elsewhere by it, whatever it means. Its meaning is not known.
+type Format struct{}
+
+// Identify implements content.Format. Pages of the web declare no entities.
+func (Format) Identify(_ context.Context, v *content.Visit) (bool, error) {
+	if !begins(v.Head, "<!DOCTYPE") && !begins(v.Head, "<?xml") && !begins(v.Head, "<!--") {
+		return false, nil
+	}
+	e, ok := Root(v)
+	if ok && !strings.EqualFold(e.Name.Local, "html") {
+		return bytes.Contains(v.Head, []byte("<!ENTITY")) || v.Size > int64(len(v.Head)) && bytes.Contains(v.Head, []byte("<!DOCTYPE")), nil
+	}
+	return !ok && begins(v.Head, "<!DOCTYPE") && !begins(v.Head, "<!DOCTYPE html"), nil
+}
+
+// Scan implements content.Format.
+func (Format) Scan(ctx context.Context, v *content.Visit) error {
+	v.Format = class
+	v.Unread(0, 0, predicate.UnsupportedFormat)
+	return Walk(ctx, v, nothing{})
+}
+
+// nothing is a visitor of what has no meaning here.
+type nothing struct{}
+
+func (nothing) Start(xml.StartElement, int64) error { return nil }
+func (nothing) End(xml.Name) error                  { return nil }
+func (nothing) Text([]byte, int64) error            { return nil }
 
 // Attr is the value of an attribute, or "".
 func Attr(e xml.StartElement, name string) string {

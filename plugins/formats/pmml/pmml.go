@@ -61,7 +61,7 @@ type Format struct{}
 
 // Identify implements content.Format.
 func (Format) Identify(_ context.Context, v *content.Visit) (bool, error) {
-	e, ok := markup.Root(v.Head)
+	e, ok := markup.Root(v)
 	return ok && e.Name.Local == "PMML", nil
 }
 
