@@ -150,7 +150,8 @@ func hasKey(b []byte, word string) bool {
 		}
 		b = b[i+len(word):]
 		after := bytes.TrimLeft(bytes.TrimLeft(b, `"'`), " \t")
-		if len(after) == 0 || bytes.IndexByte([]byte(":,]}\r\n#"), after[0]) >= 0 {
+		// What is not ASCII may be one of Unicode's ends of a line.
+		if len(after) == 0 || after[0] >= utf8.RuneSelf || bytes.IndexByte([]byte(":,]}\r\n#"), after[0]) >= 0 {
 			return true
 		}
 	}

@@ -90,7 +90,9 @@ type scalars struct {
 	tag   string
 	isKey bool
 	// asked is set behind "? ", which makes what follows a key.
-	asked   bool
+	asked bool
+	// inBlock is set while the text of a block is taken; there is none in it.
+	inBlock bool
 	anchors map[string]string
 	// full is set when there are more anchors than are kept: then no alias is known.
 	full bool
@@ -114,11 +116,14 @@ func (s *scalars) next() bool {
 	anchor := ""
 	for s.pos < len(s.src) {
 		switch c := s.src[s.pos]; c {
-		case ' ', '\t', '\r', '\n', ',', '[', ']', '{', '}', ':':
+		case ' ', '\t', '\r', '\n', ',', '[', ']', '{', '}':
 			s.pos++
-		case '?':
+		case ':', '?':
 			s.pos++
-			s.asked = s.pos == len(s.src) || blank(s.src[s.pos])
+			s.asked = c == '?' && (s.pos == len(s.src) || blank(s.src[s.pos]))
+			if s.pos < len(s.src) && s.src[s.pos] == '#' {
+				s.pos++ // within a plain scalar, where it begins no comment
+			}
 		case '-':
 			if rest := s.src[s.pos:]; strings.HasPrefix(rest, "---") && len(rest) > 3 && blank(rest[3]) && (s.pos == 0 || s.src[s.pos-1] == '\n') {
 				s.pos += 3
@@ -258,23 +263,39 @@ func (s *scalars) scalar(anchor string) {
 	default:
 		s.plain()
 	}
-	if anchor != "" {
-		s.full = s.full || len(s.anchors) >= maxAnchors
-		s.anchors[anchor] = s.text
-		if s.full {
-			clear(s.anchors)
-		}
-	}
 	end := s.pos
 	for end < len(s.src) && (s.src[end] == ' ' || s.src[end] == '\t') {
 		end++
 	}
 	s.isKey = end < len(s.src) && s.src[end] == ':'
-	if s.asked && !s.isKey && (s.text[:min(1, len(s.text))] == "|" || s.text[:min(1, len(s.text))] == ">") && s.next() {
-		s.isKey = true // the block behind the mark is the key
-	}
-	s.isKey = s.isKey || s.asked
+	asked := s.asked
 	s.asked = false
+	if c := s.text[:min(1, len(s.text))]; !s.isKey && (c == "|" || c == ">") && (asked || anchor != "") && !s.inBlock {
+		s.block()
+	}
+	s.isKey = s.isKey || asked
+	s.anchored(anchor)
+}
+
+// block takes what follows the mark of a block for the scalar, with its tag.
+func (s *scalars) block() {
+	tag := s.tag
+	s.inBlock = true
+	defer func() { s.inBlock = false }()
+	if s.next(); tag != "" {
+		s.note(tag)
+	}
+}
+
+func (s *scalars) anchored(anchor string) {
+	if anchor == "" {
+		return
+	}
+	s.full = s.full || len(s.anchors) >= maxAnchors
+	s.anchors[anchor] = s.text
+	if s.full {
+		clear(s.anchors)
+	}
 }
 
 // resolved is the scalar, or what an alias of an anchor before stands for. A key
