@@ -31,6 +31,7 @@ import (
 	"github.com/cavra/cavra/plugins/formats/rar"
 	"github.com/cavra/cavra/plugins/formats/repository"
 	"github.com/cavra/cavra/plugins/formats/safetensors"
+	"github.com/cavra/cavra/plugins/formats/secret"
 	"github.com/cavra/cavra/plugins/formats/sevenzip"
 	"github.com/cavra/cavra/plugins/formats/tar"
 	"github.com/cavra/cavra/plugins/formats/tensorflow"
@@ -87,7 +88,7 @@ func (*program) Describe() scanner.Description {
 	rules := slices.Concat([]string{"content.polyglot"}, pickle.Rules(), python.Rules(), zip.Rules(), numpy.Rules(), compressed.Rules(),
 		lfs.Rules(), tar.Rules(), sevenzip.Rules(), rar.Rules(), safetensors.Rules(), jinja.Rules(), keras.Rules(), repository.Rules(),
 		gguf.Rules(), onnx.Rules(), tensorflow.Rules(), tflite.Rules(), torchscript.Rules(), torchexport.Rules(), hdf5.Rules(),
-		nativeRules(), foreignRules())
+		nativeRules(), foreignRules(), secret.Rules())
 	slices.Sort(rules)
 	return scanner.Description{Name: Name, Version: Version, RulesetVersion: RulesetVersion, Rules: slices.Compact(rules)}
 }
@@ -148,6 +149,9 @@ func (p *program) Open(ctx context.Context, v *content.Visit) error {
 		return err
 	}
 	if err := p.beside(ctx, v, chosen); err != nil {
+		return err
+	}
+	if err := secrets(ctx, v); err != nil {
 		return err
 	}
 	return hunt(ctx, v, chosen)

@@ -9,7 +9,7 @@ import (
 
 // foreignFiles are programs, and the models of other languages and runtimes.
 func foreignFiles() []ModelFile {
-	return slices.Concat(executableFiles(), markupFiles(), rFiles(), matlabFiles(), coremlFiles(), paddleFiles(), executorchFiles(), mxnetFiles(), parquetFiles(), archiveFiles())
+	return slices.Concat(executableFiles(), markupFiles(), rFiles(), matlabFiles(), coremlFiles(), paddleFiles(), executorchFiles(), mxnetFiles(), parquetFiles(), archiveFiles(), secretFiles())
 }
 
 func zeros(n int) string { return strings.Repeat("\x00", n) }
