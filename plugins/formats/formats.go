@@ -44,8 +44,8 @@ import (
 // Version is the program's; RulesetVersion changes with any rule or table, and
 // makes agents scan everything again.
 const (
-	Version        = "1.1.0"
-	RulesetVersion = "1.1.0"
+	Version        = "1.2.0"
+	RulesetVersion = "1.2.0"
 )
 
 // Name is what the scanner calls itself.

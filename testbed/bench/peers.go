@@ -34,7 +34,8 @@ var outcomes = []string{"silent", "warned", "failed", "error"}
 const benignFiles = 1000
 
 // comparePeers has CAVRA and each peer judge the same files: the hostile ones of
-// the corpus, of which none should be passed in silence, and harmless ones.
+// the corpus, of which none should be passed in silence, and harmless ones; pickles
+// with what holds them, and the other formats of models.
 // Only counts are printed: which file passes whom is nobody's recipe.
 func (b *bench) comparePeers(ctx context.Context) error {
 	hostile, benign := filepath.Join(b.dir, "hostile"), filepath.Join(b.dir, "benign")
@@ -46,10 +47,19 @@ func (b *bench) comparePeers(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	bad, good := filepath.Join(b.dir, "bad"), filepath.Join(b.dir, "good")
+	failing, err := writeModels(bad, predicate.Fail)
+	if err != nil {
+		return err
+	}
+	passing, err := writeModels(good, predicate.Pass)
+	if err != nil {
+		return err
+	}
 	for _, set := range []struct {
 		what, dir string
 		files     int
-	}{{"hostile", hostile, n}, {"harmless", benign, harmless}} {
+	}{{"hostile", hostile, n}, {"hostile models", bad, failing}, {"harmless", benign, harmless}, {"harmless models", good, passing}} {
 		ours, c, err := b.ourOutcomes(ctx, set.dir)
 		if err != nil {
 			return err
@@ -114,6 +124,38 @@ func containerExtension(format string) string {
 		return "." + format
 	}
 	return ".bin"
+}
+
+// extensions are those by which peers know a format; where there is none, it is the
+// format's own id.
+var extensions = map[string]string{
+	"hdf5": ".h5", "torch-zip": ".pt", "torchscript": ".pt", "torch-package": ".pt", "torch-export": ".pt2", "tf-saved-model": ".pb", "tf-graph": ".pb",
+	"rdata": ".rds", "matlab": ".mat", "coreml": ".mlmodel", "executorch": ".pte", "paddle": ".pdmodel", "paddle-params": ".pdiparams", "mxnet": ".params",
+	"pickle": ".pkl", "openvino": ".xml", "xgboost-json": ".json", "xgboost-ubjson": ".ubj", "lightgbm": ".txt", "catboost": ".cbm", "msgpack": ".msgpack",
+	"elf": ".so", "pe": ".dll", "macho": ".dylib", "ape": ".llamafile", "gzip": ".gz", "script": ".sh",
+}
+
+// writeModels writes the corpus' files in formats of models other than pickle that
+// a scan must judge so, and counts them.
+func writeModels(dir string, verdict predicate.Verdict) (int, error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return 0, err
+	}
+	n := 0
+	for _, f := range corpus.ModelFiles() {
+		if f.Verdict != verdict {
+			continue
+		}
+		extension, ok := extensions[f.Format]
+		if !ok {
+			extension = "." + f.Format
+		}
+		n++
+		if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("%04d%s", n, extension)), f.Content, 0o644); err != nil {
+			return 0, err
+		}
+	}
+	return n, nil
 }
 
 func writeHarmless(dir string) (int, error) {
