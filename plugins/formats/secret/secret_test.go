@@ -45,6 +45,7 @@ func TestScan(t *testing.T) {
 		"token of GitHub":          {"x = '" + github + "'\n", []string{"secret.token@5 github-pat"}},
 		"token of Hugging Face":    {`{"token": "` + face + `"}`, []string{"secret.token@11 huggingface-access-token"}},
 		"with a word of gitleaks'": {"x = '" + github + "' # gitleaks:" + "allow\n", []string{"secret.token@5 github-pat"}},
+		"marks of a private key":   {"begin = '-----BEGIN RSA PRIVATE " + "KEY-----'\nlines = [line for line in text.splitlines() if not line.startswith('#')]\nend = '-----END RSA PRIVATE " + "KEY-----'\n", nil},
 		"private key":              {"\n" + pem, []string{"secret.private-key@1 private-key"}},
 		"beside a service's name":  {cloud, []string{"secret.credential@19 datadog-access-token"}},
 		"across two pieces":        {strings.Repeat("a ", piece/2-8) + "'" + github + "'", []string{fmt.Sprintf("secret.token@%d github-pat", piece-15)}},
