@@ -48,6 +48,10 @@ const (
 	RulesetVersion = "1.2.0"
 )
 
+// SoftMemory is the memory in bytes that the program keeps to where it can: past
+// it, garbage is collected at once. What a scan may hold is bounded below it.
+const SoftMemory = 192 << 20
+
 // Name is what the scanner calls itself.
 const Name = "cavra-formats"
 

@@ -77,7 +77,7 @@ func (p *pipeline) open(ctx context.Context, o scanOptions) error {
 		scanners[i] = pool
 	}
 	p.inspector, err = inspect.New(inspect.Config{
-		Source: p.connector, Scanners: scanners, Jobs: o.jobs, Timeout: o.timeout, Progress: p.progress.bytes,
+		Source: p.connector, Scanners: scanners, Jobs: o.atOnce(), Timeout: o.timeout, Progress: p.progress.bytes,
 	})
 	return err
 }
@@ -92,7 +92,7 @@ func openHost(o scanOptions, catalogue *finding.Catalogue, j *judge.Judge) (*plu
 		dir = beside
 	}
 	return pluginhost.New(pluginhost.Config{
-		Dir: dir, Catalogue: catalogue, Workers: o.jobs, Distrust: j.Distrusts, Logger: slog.New(slog.DiscardHandler),
+		Dir: dir, Catalogue: catalogue, Workers: o.atOnce(), Distrust: j.Distrusts, Logger: slog.New(slog.DiscardHandler),
 		Sandbox: plugin.Sandbox(o.sandbox),
 	})
 }

@@ -30,7 +30,7 @@ type scanOptions struct {
 	format, output, failOn, pluginDir string
 	policy, baseline, sandbox         string
 	allowIncomplete, quiet            bool
-	jobs                              int
+	jobs, memory                      int
 	timeout                           time.Duration
 }
 
@@ -80,11 +80,24 @@ Exit codes, the first that applies:
 	f.StringVar(&o.policy, "policy", "", "thresholds and suppressions, a YAML `FILE`; --fail-on and --allow-incomplete go before it")
 	f.StringVar(&o.baseline, "baseline", "", "accept the findings that this `FILE` has, an earlier --format json")
 	f.IntVarP(&o.jobs, "jobs", "j", runtime.NumCPU(), "how many files are scanned at a time")
+	f.IntVar(&o.memory, "memory", 0, fmt.Sprintf("scan fewer files at a time, so that the scanners stay within so many `MIB` together; %d are reckoned for each (0: no bound)", workerMemory))
 	f.DurationVar(&o.timeout, "timeout", inspect.DefaultTimeout, "what one file may take")
 	f.StringVar(&o.pluginDir, "plugin-dir", "", "where the plugin programs are (default: beside this program)")
 	f.StringVar(&o.sandbox, "sandbox", string(plugin.SandboxBestEffort), "isolation of the scanners: require, best-effort or off-unsafe")
 	f.BoolVarP(&o.quiet, "quiet", "q", false, "no progress and no summary on standard error")
 	return cmd
+}
+
+// workerMemory is reckoned for one scanner, in MiB, whatever the size of the
+// artifact: the corpus' costly cases stay below it.
+const workerMemory = 256
+
+// atOnce is how many files are scanned at a time within the memory that is given.
+func (o scanOptions) atOnce() int {
+	if o.memory == 0 {
+		return o.jobs
+	}
+	return max(1, min(o.jobs, o.memory/workerMemory))
 }
 
 func (o scanOptions) validate() error {
@@ -97,6 +110,9 @@ func (o scanOptions) validate() error {
 	const most = 256
 	if o.jobs < 1 || o.jobs > most {
 		return fmt.Errorf("--jobs %d: want 1 to %d", o.jobs, most)
+	}
+	if o.memory != 0 && o.memory < workerMemory {
+		return fmt.Errorf("--memory %d: want %d at least, which are reckoned for one scanner", o.memory, workerMemory)
 	}
 	if o.timeout <= 0 {
 		return fmt.Errorf("--timeout %s: want more than nothing", o.timeout)
