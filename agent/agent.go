@@ -30,6 +30,7 @@ import (
 	"github.com/cavra/cavra/sdk/diskio"
 	"github.com/cavra/cavra/sdk/faultpoint"
 	"github.com/cavra/cavra/sdk/finding"
+	"github.com/cavra/cavra/sdk/plugin"
 )
 
 // SpoolDir is the spool's folder in an agent's folder.
@@ -147,7 +148,9 @@ func (a *Agent) openPlugins(ctx context.Context) error {
 			return fmt.Errorf("start connector %s: %w (cavra doctor says what is wrong here)", s.Connector, err)
 		}
 	}
-	if a.pools, err = host.Scanners(ctx); err != nil {
+	if a.pools, err = host.Scanners(ctx); errors.Is(err, plugin.ErrSandbox) {
+		return fmt.Errorf("start scanners: %w (cavra doctor says what is missing; sandbox: best-effort in the agent's configuration goes on with the rest)", err)
+	} else if err != nil {
 		return fmt.Errorf("start scanners: %w (cavra doctor says what is wrong here)", err)
 	}
 	a.maker = sign.Maker{

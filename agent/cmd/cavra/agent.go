@@ -20,6 +20,7 @@ import (
 	"github.com/cavra/cavra/agent/internal/enrol"
 	"github.com/cavra/cavra/schemas/predicate"
 	"github.com/cavra/cavra/sdk/diskio"
+	"github.com/cavra/cavra/sdk/plugin"
 )
 
 // maxToken bounds a file that holds a join token.
@@ -49,7 +50,7 @@ func dirFlag(cmd *cobra.Command, dir *string) {
 
 func newEnroll() *cobra.Command {
 	var r enrol.Request
-	var tokenFile, privacy string
+	var tokenFile, privacy, sandbox string
 	var scan []string
 	cmd := &cobra.Command{
 		Use:   "enroll",
@@ -65,7 +66,7 @@ one-time join token for the agent's identity and its way to the topic.`,
 				return err
 			}
 			r.JoinToken, r.Version = token, version
-			settings, err := settingsFor(r.Dir, scan, predicate.Privacy(privacy))
+			settings, err := settingsFor(r.Dir, scan, predicate.Privacy(privacy), plugin.Sandbox(sandbox))
 			if err != nil {
 				return err
 			}
@@ -88,6 +89,7 @@ one-time join token for the agent's identity and its way to the topic.`,
 	f.StringVar(&r.CAFile, "ca", "", "the aggregator's certificate authority, PEM")
 	f.BoolVar(&r.Reenroll, "reenroll", false, "open a new epoch for an agent that is enrolled, with a token made for it")
 	f.StringArrayVar(&scan, "scan", nil, "a folder or file to look after; may be given again")
+	f.StringVar(&sandbox, "sandbox", "", "isolation of the scanners: require (the default), best-effort where the machine cannot give all of it, or off-unsafe")
 	f.StringVar(&privacy, "privacy", "", "strict (the default) sends names as keyed hashes, names sends them in the clear")
 	return cmd
 }
@@ -117,7 +119,7 @@ func readToken(stdin io.Reader, file, token string) (string, error) {
 
 // settingsFor is the configuration that the flags ask for, over the folder's
 // own if it has one.
-func settingsFor(dir string, scan []string, privacy predicate.Privacy) (config.Config, error) {
+func settingsFor(dir string, scan []string, privacy predicate.Privacy, sandbox plugin.Sandbox) (config.Config, error) {
 	c, err := config.Load(dir)
 	if errors.Is(err, os.ErrNotExist) {
 		c, err = config.Default(), nil
@@ -137,6 +139,9 @@ func settingsFor(dir string, scan []string, privacy predicate.Privacy) (config.C
 	}
 	if privacy != "" {
 		c.Privacy = privacy
+	}
+	if sandbox != "" {
+		c.Sandbox = sandbox
 	}
 	if err := c.Validate(); err != nil {
 		return config.Config{}, fmt.Errorf("%w (name what to look after with --scan PATH)", err)

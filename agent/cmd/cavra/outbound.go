@@ -20,6 +20,7 @@ import (
 	"github.com/cavra/cavra/agent/internal/config"
 	"github.com/cavra/cavra/agent/internal/report"
 	"github.com/cavra/cavra/schemas/predicate"
+	"github.com/cavra/cavra/sdk/plugin"
 )
 
 func newAgentPreview() *cobra.Command {
@@ -66,7 +67,10 @@ func previewSettings(dir string, scan []string, privacy predicate.Privacy) (conf
 	if dir == "" && len(scan) == 0 {
 		return config.Config{}, errors.New("name the agent's folder with --dir, or what to look after with --scan")
 	}
-	return settingsFor(dir, scan, privacy)
+	if dir == "" { // no agent has decided; a preview goes on with what works
+		return settingsFor(dir, scan, privacy, plugin.SandboxBestEffort)
+	}
+	return settingsFor(dir, scan, privacy, "")
 }
 
 func newAgentSent() *cobra.Command {

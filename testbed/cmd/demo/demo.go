@@ -163,8 +163,9 @@ func (d *demo) enrol(ctx context.Context) (string, error) {
 	if err := d.aggregator.JoinToken(ctx, token, "--name", "demo"); err != nil {
 		return "", err
 	}
-	// By default names leave the agent only as keyed hashes. A demo is for eyes.
-	if err := d.agent.Enrol(ctx, d.aggregator.URL(), token, "--scan", d.models, "--privacy", "names"); err != nil {
+	// By default names leave the agent only as keyed hashes. A demo is for eyes, and
+	// for containers that cannot make namespaces.
+	if err := d.agent.Enrol(ctx, d.aggregator.URL(), token, "--scan", d.models, "--privacy", "names", "--sandbox", "best-effort"); err != nil {
 		return "", err
 	}
 	id, err := d.agent.Identity()
