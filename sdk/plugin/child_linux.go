@@ -155,7 +155,11 @@ func (c *child) begin() error {
 	}
 	slices.Sort(layers)
 	c.layers = layers
-	return limits.missing(layers)
+	if err := limits.missing(layers); err != nil {
+		_ = c.cmd.Process.Kill()
+		return errors.Join(err, c.cmd.Wait())
+	}
+	return nil
 }
 
 // reap waits for the end without reaping, ends the rest of the group while its

@@ -51,6 +51,10 @@ type Config struct {
 	args []string
 }
 
+// handshakeGrace is how long a process that did not shake hands is waited for, to
+// say how it ended.
+const handshakeGrace = 200 * time.Millisecond
+
 // Process is a plugin that runs. It is closed by Close, and ends by itself when
 // this process does.
 type Process struct {
@@ -139,6 +143,15 @@ func (p *Process) start(ctx context.Context, program, socket *os.File) error {
 		}
 		if p.child != nil && errors.Is(p.child.refused, ErrSandbox) {
 			return p.child.refused
+		}
+		if p.child != nil {
+			soon := time.NewTimer(handshakeGrace)
+			defer soon.Stop()
+			select {
+			case <-p.child.exited:
+				return fmt.Errorf("shake hands: %s: %w", words(err.Error()), p.child.exit)
+			case <-soon.C:
+			}
 		}
 		return fmt.Errorf("shake hands: %s", words(err.Error()))
 	}

@@ -122,6 +122,19 @@ func (c confinement) stopped(pid int) error {
 	if !ws.Stopped() {
 		return errors.New("the program ended before it began")
 	}
+	limited := make(chan error)
+	go func() { limited <- limit(pid) }() // this thread may do no more than its child
+	if err := <-limited; err != nil {
+		return err
+	}
+	if err := unix.PtraceDetach(pid); err != nil {
+		return fmt.Errorf("let the program go: %w", err)
+	}
+	return nil
+}
+
+// limit sets the limits of another process.
+func limit(pid int) error {
 	for resource, most := range limits {
 		l := unix.Rlimit{Cur: most, Max: most}
 		var old unix.Rlimit
@@ -131,9 +144,6 @@ func (c confinement) stopped(pid int) error {
 		if err := unix.Prlimit(pid, resource, &l, nil); err != nil {
 			return fmt.Errorf("limit resource %d: %w", resource, err)
 		}
-	}
-	if err := unix.PtraceDetach(pid); err != nil {
-		return fmt.Errorf("let the program go: %w", err)
 	}
 	return nil
 }

@@ -69,6 +69,13 @@ var attempts = []attempt{
 	{"tracing the host", unix.EPERM, func(host int, _ string) error { return unix.PtraceAttach(host) }},
 	{"a signal to the host", unix.EPERM, func(host int, _ string) error { return unix.Kill(host, 0) }},
 	{"a signal to a thread of the host", unix.EPERM, func(host int, _ string) error { return unix.Tgkill(host, host, unix.SIGTERM) }},
+	{"a signal to the host by a descriptor", unix.EPERM, func(host int, _ string) error {
+		_, err := unix.FcntlInt(0, unix.F_SETOWN, host)
+		return err
+	}},
+	{"the host's limits", unix.EPERM, func(host int, _ string) error {
+		return unix.Prlimit(host, unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 1 << 20, Max: 1 << 20}, nil)
+	}},
 	{"a handle of the host", unix.EPERM, func(host int, _ string) error { return trap(unix.SYS_PIDFD_OPEN, uintptr(host), 0) }},
 	{"another program", unix.EACCES, func(int, string) error { return unix.Exec("/bin/true", []string{"true"}, nil) }},
 	{"a program made in memory", unix.EPERM, func(int, string) error { _, err := unix.MemfdCreate("x", 0); return err }},
@@ -204,7 +211,7 @@ func TestSandboxKillsForeignCalls(t *testing.T) {
 	}
 	_, err := launchSandboxed(t, "foreign")
 	var crash *CrashError
-	if err == nil || errors.As(err, &crash) && crash.Signal != unix.SignalName(syscall.SIGSYS) {
+	if err == nil || !errors.As(err, &crash) || crash.Signal != unix.SignalName(syscall.SIGSYS) {
 		t.Errorf("it ended as %v", err)
 	}
 }

@@ -104,8 +104,8 @@ func program() filter {
 	// What starts the plugin itself, with the flags that os/exec has for it, and
 	// threads. A plugin that does the same gets a process below it, which ends with it.
 	for _, flags := range []uint32{namespaces, unix.CLONE_VFORK | unix.CLONE_VM} {
-		f.option(unix.SYS_CLONE, flags|uint32(unix.SIGCHLD))
-		f.option(unix.SYS_CLONE, flags|uint32(unix.SIGCHLD)|unix.CLONE_PIDFD)
+		f.option(unix.SYS_CLONE, 0, flags|uint32(unix.SIGCHLD))
+		f.option(unix.SYS_CLONE, 0, flags|uint32(unix.SIGCHLD)|unix.CLONE_PIDFD)
 	}
 	f.reload()
 	// os/exec takes a parent outside of the namespace for one that is dead, and ends
@@ -117,11 +117,18 @@ func program() filter {
 	// The runtime's own signal between threads.
 	f.when(unix.SYS_TGKILL, argument(2, uint32(unix.SIGURG)))
 	f.reload()
+	// Its own limits, which can only be lowered.
+	f.when(unix.SYS_PRLIMIT64, argument(0, 0))
+	f.reload()
 	for _, op := range []uint32{unix.PTRACE_TRACEME, unix.PTRACE_DETACH} {
-		f.option(unix.SYS_PTRACE, op)
+		f.option(unix.SYS_PTRACE, 0, op)
 	}
 	for _, op := range []uint32{unix.PR_SET_PDEATHSIG, unix.PR_SET_NAME, unix.PR_GET_NAME, unix.PR_SET_VMA} {
-		f.option(unix.SYS_PRCTL, op)
+		f.option(unix.SYS_PRCTL, 0, op)
+	}
+	// No owner and no signal of a descriptor: by them the kernel signals others.
+	for _, op := range []uint32{unix.F_DUPFD, unix.F_DUPFD_CLOEXEC, unix.F_GETFD, unix.F_SETFD, unix.F_GETFL, unix.F_SETFL} {
+		f.option(unix.SYS_FCNTL, 1, op)
 	}
 	f.answer(answerErrno | uint32(unix.EPERM))
 	return f
@@ -130,11 +137,11 @@ func program() filter {
 // reload puts the call's number back for the next instruction.
 func (f *filter) reload() { f.load(dataCall) }
 
-// option allows a call with one value of its first argument, and goes on otherwise.
-func (f *filter) option(call, value uint32) {
+// option allows a call with one value of an argument, and goes on otherwise.
+func (f *filter) option(call, i, value uint32) {
 	f.load(dataCall)
 	f.add(unix.BPF_JMP|unix.BPF_JEQ|unix.BPF_K, call, 0, 3)
-	f.load(dataArgument)
+	f.load(dataArgument + 8*i)
 	f.add(unix.BPF_JMP|unix.BPF_JEQ|unix.BPF_K, value, 0, 1)
 	f.answer(answerAllow)
 }
@@ -161,7 +168,7 @@ func seccomp() error {
 var plainCalls = []uintptr{
 	unix.SYS_READ, unix.SYS_WRITE, unix.SYS_CLOSE, unix.SYS_FSTAT, unix.SYS_LSEEK, unix.SYS_PREAD64, unix.SYS_PWRITE64, unix.SYS_READV, unix.SYS_WRITEV,
 	unix.SYS_PREADV, unix.SYS_PREADV2, unix.SYS_OPENAT, unix.SYS_UNLINKAT, unix.SYS_READLINKAT, unix.SYS_FACCESSAT, unix.SYS_FACCESSAT2, unix.SYS_STATX,
-	unix.SYS_GETDENTS64, unix.SYS_GETCWD, unix.SYS_CHDIR, unix.SYS_FCNTL, unix.SYS_DUP, unix.SYS_DUP3, unix.SYS_PIPE2, unix.SYS_CLOSE_RANGE,
+	unix.SYS_GETDENTS64, unix.SYS_GETCWD, unix.SYS_CHDIR, unix.SYS_DUP, unix.SYS_DUP3, unix.SYS_PIPE2, unix.SYS_CLOSE_RANGE,
 	unix.SYS_FCHMOD, unix.SYS_FCHMODAT,
 	unix.SYS_MMAP, unix.SYS_MPROTECT, unix.SYS_MUNMAP, unix.SYS_BRK, unix.SYS_MADVISE, unix.SYS_MREMAP, unix.SYS_MINCORE, unix.SYS_MEMBARRIER,
 	unix.SYS_RT_SIGACTION, unix.SYS_RT_SIGPROCMASK, unix.SYS_RT_SIGRETURN, unix.SYS_SIGALTSTACK,
@@ -172,5 +179,5 @@ var plainCalls = []uintptr{
 	unix.SYS_EPOLL_CREATE1, unix.SYS_EPOLL_CTL, unix.SYS_EPOLL_PWAIT, unix.SYS_EPOLL_PWAIT2, unix.SYS_EVENTFD2, unix.SYS_PPOLL,
 	unix.SYS_BIND, unix.SYS_LISTEN, unix.SYS_ACCEPT4, unix.SYS_ACCEPT, unix.SYS_GETSOCKNAME, unix.SYS_GETPEERNAME, unix.SYS_GETSOCKOPT, unix.SYS_SETSOCKOPT,
 	unix.SYS_SENDTO, unix.SYS_RECVFROM, unix.SYS_SENDMSG, unix.SYS_RECVMSG, unix.SYS_SHUTDOWN,
-	unix.SYS_PRLIMIT64, unix.SYS_GETRUSAGE, unix.SYS_EXECVE, unix.SYS_SETPGID, unix.SYS_WAIT4, unix.SYS_WAITID,
+	unix.SYS_GETRUSAGE, unix.SYS_EXECVE, unix.SYS_SETPGID, unix.SYS_WAIT4, unix.SYS_WAITID,
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/goccy/go-yaml"
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/cavra/cavra/agent"
 	"github.com/cavra/cavra/agent/internal/config"
@@ -187,6 +188,11 @@ func runAgent(ctx context.Context, stderr io.Writer, dir, logFormat string, once
 	settings, err := config.Load(dir)
 	if err != nil {
 		return err
+	}
+	// Nobody of this user, a plugin least of all, may trace the process or read the
+	// key in its memory.
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return fmt.Errorf("keep the agent's memory from others: %w", err)
 	}
 	a, err := agent.Open(ctx, agent.Config{Dir: dir, Settings: settings, Version: version, Log: log})
 	if errors.Is(err, agent.ErrRunning) {
