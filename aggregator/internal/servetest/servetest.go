@@ -183,7 +183,11 @@ func (f *Fleet) take(r *row.Range) {
 	for i := range batch.Statements {
 		batch.Statements[i].Log, batch.Statements[i].LogIndex = f.Evidence.ID(), indexes[i]
 	}
-	if err := f.db.Insert(ctx, batch, fmt.Sprintf("plan %d", r.From)); err != nil {
+	err = f.db.Insert(ctx, batch, fmt.Sprintf("plan %d", r.From))
+	if clickhouse.Retryable(err) { // once more, as ingest does, where the engine was replaced
+		err = f.db.Insert(ctx, batch, fmt.Sprintf("plan %d", r.From))
+	}
+	if err != nil {
 		f.tb.Fatal(err)
 	}
 	if err := f.Store.CommitPlan(ctx, plan, chains); err != nil {

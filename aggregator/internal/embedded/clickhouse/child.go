@@ -171,11 +171,13 @@ func startChild(o order, log *slog.Logger) (_ *child, err error) {
 	if c.listener, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
 		return nil, fmt.Errorf("listen for queries: %w", err)
 	}
-	c.handler = &server{
+	handler := &server{
 		lib: c.lib, dir: incoming, args: args, limits: o.Limits, log: log,
 		user: o.User, password: sha256.Sum256([]byte(o.Password)),
-		slots: make(chan struct{}, o.Limits.Queries),
+		slots: make(chan struct{}, o.Limits.Queries), insertTime: insertTime,
 	}
+	handler.hung = handler.die
+	c.handler = handler
 	return c, nil
 }
 

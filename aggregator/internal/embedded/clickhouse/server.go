@@ -12,10 +12,13 @@ import (
 	"net/url"
 	"os"
 	"regexp"
+	"runtime/pprof"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // server answers the ClickHouse HTTP interface: what clickhouse-go needs of
@@ -30,6 +33,25 @@ type server struct {
 	password [sha256.Size]byte
 	slots    chan struct{}
 	log      *slog.Logger
+	// insertTime is how long an insert may take; hung is called when one takes
+	// longer, and ends the process.
+	insertTime time.Duration
+	hung       func()
+}
+
+// insertTime is far beyond what an insert takes, some milliseconds. The engine has
+// been seen not to end one for minutes, while it answered others: a process that
+// does not come back is replaced, as one that has crashed, and its client tries
+// again.
+const insertTime = 30 * time.Second
+
+// die ends this process, with a word on where it hangs.
+func (s *server) die() {
+	var stacks strings.Builder
+	_ = pprof.Lookup("goroutine").WriteTo(&stacks, 1) // a builder takes everything
+	text := stacks.String()
+	s.log.Error("an insert does not end: the engine is replaced", slog.Duration("after", s.insertTime), slog.String("stacks", text[:min(len(text), 16<<10)])) //nolint:sloglint // no request goes on
+	_ = unix.Kill(os.Getpid(), unix.SIGKILL)
 }
 
 // Parameters of a request that are not settings of the query.
@@ -73,6 +95,8 @@ func (s *server) serve(w *reply, r *http.Request) error {
 	}
 	q.text = statement.text
 	if statement.insert {
+		watch := time.AfterFunc(s.insertTime, s.hung)
+		defer watch.Stop()
 		path, err := s.spool(r, q, statement.data)
 		if err != nil {
 			return err
