@@ -61,6 +61,12 @@ test-web: build engine ## Drive the page in a real browser (needs Debian's packa
 test-python: ## Compare the pickle scanner with CPython's unpicklers (needs python3)
 	cd plugins && go test -tags python ./formats/pickle
 
+# Needs more: Python, and torch from PyPI, which takes 2 GB.
+.PHONY: test-torch
+test-torch: ## Compare the pickle scanner with torch's weights-only unpickler as well (needs python3 with pip)
+	test -e .cache/torch/ready || { python3 -m venv .cache/torch && .cache/torch/bin/pip install --quiet torch==2.15.0 numpy && touch .cache/torch/ready; }
+	cd plugins && CAVRA_FUZZ_TORCH=1 CAVRA_FUZZ_PYTHON=$(CURDIR)/.cache/torch/bin/python go test -tags python -v -run TestFuzzAgainstCPython ./formats/pickle
+
 # Needs more: Python, and PyPI. All of it takes 6 GB.
 .PHONY: real-models
 real-models: build ## Scan 1,300 models that real frameworks save, and print the false alarms (needs python3 with pip)

@@ -21,13 +21,20 @@ import (
 
 // recorder reads batches of streams and says for each what CPython's two
 // unpicklers resolve: by one load after another from the same file, each with a
-// fresh unpickler, and with the same one. find_class gives inert objects that
+// fresh unpickler, and with the same one; and torch's weights-only unpickler,
+// where the interpreter has torch, with every global allowed. find_class gives inert objects that
 // accept everything and do nothing, but for a few functions that compute text
 // from text, so that computed names are resolved; and copyreg's registration of
 // extension codes, which is undone after each stream.
 const recorder = `
-import sys, io, pickle, struct, copyreg, resource, codecs, base64, binascii, gc
-resource.setrlimit(resource.RLIMIT_AS, (700 << 20, 700 << 20))
+import sys, io, pickle, struct, copyreg, resource, codecs, base64, binascii, gc, warnings
+try:
+    import torch, torch._weights_only_unpickler as weights_only
+    warnings.simplefilter("ignore")
+except ImportError:
+    weights_only = None
+with open("/proc/self/statm") as f: held = int(f.read().split()[0]) * resource.getpagesize() + (700 << 20)
+resource.setrlimit(resource.RLIMIT_AS, (held, held))
 gc.disable()
 
 class Meta(type):
@@ -100,6 +107,23 @@ def recording(base):
 C, PY = recording(pickle.Unpickler), recording(pickle._Unpickler)
 SEEN = set()
 
+if weights_only is not None:
+    class Everything:
+        def __contains__(self, x): return True
+        def values(self): return self
+        def __getitem__(self, path): return Nothing
+    read_global = weights_only._read_global_instruction
+    def recorded(readline):
+        pair = read_global(readline)
+        SEEN.add(pair)
+        return pair
+    weights_only._read_global_instruction = recorded
+    weights_only._blocklisted_modules = []
+    weights_only._get_allowed_globals = Everything
+    class Torch(weights_only.Unpickler):
+        def __init__(self, file, fix_imports): super().__init__(file)
+        def persistent_load(self, pid): return NOTHING
+
 def run(kind, b, how):
     f = io.BytesIO(b)
     if how & 1: f = io.BufferedReader(f, 64)
@@ -129,7 +153,8 @@ while True:
         SEEN.clear()
         c = run(C, b, how)
         py = run(PY, b, how)
-        answer.append(struct.pack("<BBH", c, py, len(SEEN)))
+        t = run(Torch, b, how) if weights_only is not None else 255
+        answer.append(struct.pack("<BBBH", c, py, t, len(SEEN)))
         for m, n in SEEN:
             m, n = m.encode("utf-8", "surrogatepass"), n.encode("utf-8", "surrogatepass")
             answer.append(struct.pack("<II", len(m), len(n)) + m + n)
@@ -141,8 +166,11 @@ while True:
 // resolvedBy is what CPython made of a stream.
 type resolvedBy struct {
 	c, py byte // loads that ended
+	torch byte // noTorch where there is none
 	pairs [][2]string
 }
+
+const noTorch = 255
 
 // worker is a long-lived recorder.
 type worker struct {
@@ -152,7 +180,7 @@ type worker struct {
 
 func startWorker(t *testing.T) *worker {
 	t.Helper()
-	cmd := exec.Command("python3", "-X", "utf8", "-c", recorder)
+	cmd := exec.Command(python(), "-X", "utf8", "-c", recorder)
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -196,11 +224,11 @@ func (w *worker) receive(n int) ([]resolvedBy, error) {
 	all := make([]resolvedBy, n)
 	var head [8]byte
 	for i := range all {
-		if _, err := io.ReadFull(w.out, head[:4]); err != nil {
+		if _, err := io.ReadFull(w.out, head[:5]); err != nil {
 			return nil, err
 		}
-		all[i].c, all[i].py = head[0], head[1]
-		for range binary.LittleEndian.Uint16(head[2:4]) {
+		all[i].c, all[i].py, all[i].torch = head[0], head[1], head[2]
+		for range binary.LittleEndian.Uint16(head[3:5]) {
 			if _, err := io.ReadFull(w.out, head[:]); err != nil {
 				return nil, err
 			}
@@ -275,17 +303,28 @@ func strictly(t *testing.T, b []byte) *Resolution {
 	return m.out
 }
 
+// python is the interpreter to compare with: CAVRA_FUZZ_PYTHON, or the first
+// python3 in PATH.
+func python() string {
+	if p := os.Getenv("CAVRA_FUZZ_PYTHON"); p != "" {
+		return p
+	}
+	return "python3"
+}
+
 // TestFuzzAgainstCPython sends structured random streams, mutated, through
-// CPython's two unpicklers, and holds that every pair that they resolve is in
-// our list. CAVRA_FUZZ_STREAMS says how many, CAVRA_FUZZ_SEED which; python3 is
-// the first in PATH.
+// CPython's two unpicklers, and torch's where there is one, and holds that every
+// pair that they resolve is in our list. CAVRA_FUZZ_STREAMS says how many,
+// CAVRA_FUZZ_SEED which; half of them keep to torch's opcodes where
+// CAVRA_FUZZ_TORCH is 1, and then there must be a torch.
 func TestFuzzAgainstCPython(t *testing.T) {
 	streams, seed := envInt(t, "CAVRA_FUZZ_STREAMS", 40_000), envInt(t, "CAVRA_FUZZ_SEED", 1)
+	withTorch := envInt(t, "CAVRA_FUZZ_TORCH", 0) == 1
 	w := startWorker(t)
 	rng := rand.New(rand.NewPCG(uint64(seed), 7))
 	begin := time.Now()
 	var cover coverageOf
-	compared, ended, unresolved, missed := 0, 0, 0, 0
+	compared, ended, endedTorch, unresolved, missed := 0, 0, 0, 0, 0
 	const size = 500
 	// Two batches are on their way, so that neither side waits.
 	pending := make(chan []stream, 2)
@@ -296,6 +335,9 @@ func TestFuzzAgainstCPython(t *testing.T) {
 			batch := make([]stream, size)
 			for i := range batch {
 				batch[i] = stream{b: mutate(rng, generate(rng)), how: byte(rng.IntN(8))}
+				if withTorch && i%2 == 0 {
+					batch[i].b = generateTorch(rng)
+				}
 			}
 			if err := w.send(batch); err != nil {
 				failed <- err
@@ -314,6 +356,11 @@ func TestFuzzAgainstCPython(t *testing.T) {
 			done++
 			cover.add(batch[i].b)
 			ended += int(a.c) + int(a.py)
+			if a.torch != noTorch {
+				endedTorch += int(a.torch)
+			} else if withTorch {
+				t.Fatalf("%s has no torch", python())
+			}
 			compared += len(a.pairs)
 			r := strictly(t, batch[i].b)
 			ours := make(map[[2]string]bool, len(r.Imports))
@@ -327,12 +374,12 @@ func TestFuzzAgainstCPython(t *testing.T) {
 					unresolved++
 				case missed < 20:
 					missed++
-					t.Errorf("CPython resolves %q (how %d), not found in %x (%q)", pair, batch[i].how, batch[i].b, brief(r))
+					t.Errorf("a loader resolves %q (how %d), not found in %x (%q)", pair, batch[i].how, batch[i].b, brief(r))
 				}
 			}
 			// A reading of its own may end where the bytes as they stand break.
-			if (a.c > 0 || a.py > 0) && len(r.Ends) == 0 && !hasEvent(r, Malformed) {
-				t.Errorf("CPython ends well (how %d), we break at %+v in %x", batch[i].how, r.Broken, batch[i].b)
+			if (a.c > 0 || a.py > 0 || a.torch > 0 && a.torch != noTorch) && len(r.Ends) == 0 && !hasEvent(r, Malformed) {
+				t.Errorf("a loader ends well (%d %d %d, how %d), we break at %+v in %x", a.c, a.py, a.torch, batch[i].how, r.Broken, batch[i].b)
 			}
 		}
 		if missed >= 20 {
@@ -344,8 +391,8 @@ func TestFuzzAgainstCPython(t *testing.T) {
 		t.Fatal(err)
 	default:
 	}
-	t.Logf("%d streams in %.0f s: %d loads ended, %d imports compared, %d in streams with an import that is reported as unresolved, %d missed; %s",
-		done, time.Since(begin).Seconds(), ended, compared, unresolved, missed, &cover)
+	t.Logf("%d streams in %.0f s: %d loads ended, %d by torch, %d imports compared, %d in streams with an import that is reported as unresolved, %d missed; %s",
+		done, time.Since(begin).Seconds(), ended, endedTorch, compared, unresolved, missed, &cover)
 }
 
 func envInt(t *testing.T, name string, otherwise int) int {

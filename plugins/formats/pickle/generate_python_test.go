@@ -25,6 +25,38 @@ var odd = []string{
 	"\xff", "\x00", "\n", "\x80\x06", "\x80\xff", "N\x85b", "}N\x86b",
 }
 
+// torchPieces are what torch's weights-only unpickler takes, and some of what
+// it reads in its own way: names of Python 2 under every protocol, protocols
+// that there are not, lines that end with the file.
+var torchPieces = []string{
+	"cos\nsystem\n", "c__builtin__\nmap\n", "citertools\nimap\n", "cUserDict\nUserDict\n", "cexceptions\nValueError\n", "ctorch\nFloatStorage\n", "ccollections\nOrderedDict\n", "cos\r\nsystem\r\n", "c\n\n", "ca.b\nc.d\n",
+	")R", ")\x81", "}b", "]", "}", "\x8f", ")", "N", "\x88", "\x89", "K\x05", "M\x01\x02", "J\x01\x02\x03\x04", "G\x3f\xf0\x00\x00\x00\x00\x00\x00", "\x8a\x01\x7f",
+	"X\x02\x00\x00\x00os", "U\x02os", "K\x01\x85Q", "X\x07\x00\x00\x00storage\x85Q", "U\x07storage\x85Q", "K\x01Q", "(", "t", "\x85", "\x86", "\x87",
+	"](K\x01Ne", "]K\x01a", "}K\x01Ns", "}(K\x01Nu", "q\x00", "q\x01", "h\x00", "h\x01", "r\x00\x01\x00\x00", "j\x00\x01\x00\x00", "r\xff\xff\xff\xff", "j\xff\xff\xff\xff",
+	"\x80\x02", "\x80\x04", "\x80\x06", "\x80\xff", "X\xff\xff\x00\x00", "U\xff", ".", "N.",
+}
+
+// generateTorch makes a stream of the opcodes that torch's unpickler has.
+func generateTorch(rng *rand.Rand) []byte {
+	b := []byte("\x80\x02")
+	if rng.IntN(4) == 0 {
+		b = []byte{opProto, byte(rng.IntN(256))}
+	}
+	for range rng.IntN(25) {
+		b = append(b, torchPieces[rng.IntN(len(torchPieces))]...)
+	}
+	b = append(b, '.')
+	switch rng.IntN(12) {
+	case 0:
+		b = b[:rng.IntN(len(b))]
+	case 1:
+		b[rng.IntN(len(b))] ^= 1 << rng.IntN(8)
+	case 2:
+		b = append(b, generateTorch(rng)...)
+	}
+	return b
+}
+
 // mutate changes a stream in some way that a structured generator would not.
 func mutate(rng *rand.Rand, b []byte) []byte {
 	for range max(0, rng.IntN(6)-2) {

@@ -84,9 +84,12 @@ func (m *machine) intern(module, name []byte, how predicate.How) (int, bool) {
 	m.ids[string(m.key)] = id
 	g := global{module: string(module), name: string(name)}
 	m.list(&g, Resolved{Module: g.module, Name: g.name, How: how, At: m.at})
-	if m.proto < 3 && how != predicate.ByComputed {
-		if newModule, newName, ok := fromPython2(g.module, g.name); ok {
+	if newModule, newName, ok := fromPython2(g.module, g.name); ok && how != predicate.ByComputed {
+		switch {
+		case m.proto < 3:
 			g.module, g.name = newModule, newName
+			m.list(&g, Resolved{Module: newModule, Name: newName, How: how, At: m.at})
+		case how == predicate.ByGlobal && torchRenames(g.module, g.name):
 			m.list(&g, Resolved{Module: newModule, Name: newName, How: how, At: m.at})
 		}
 	}

@@ -12,6 +12,19 @@ func fromPython2(module, name string) (string, string, bool) {
 	return "", "", false
 }
 
+// torchRenames reports whether torch's weights-only unpickler applies the
+// renaming of a pair as well, which it does whatever protocol a stream says
+// (torch 2.15, torch._utils.IMPORT_MAPPING and NAME_MAPPING).
+func torchRenames(module, name string) bool {
+	switch module {
+	case "__builtin__", "copy_reg", "Queue", "repr", "_abcoll", "UserDict", "UserList", "UserString", "whichdb", "StringIO", "cStringIO", "itertools":
+		return true
+	case "exceptions":
+		return name == "StandardError"
+	}
+	return false
+}
+
 // python2Modules and python2Names are the renamings that the standard library
 // applies (CPython 3.11, _compat_pickle.IMPORT_MAPPING and NAME_MAPPING).
 var python2Modules = map[string]string{

@@ -47,7 +47,9 @@ func TestResolve(t *testing.T) {
 	}{
 		{"global and reduce", "\x80\x02cos\nsystem\nU\x01x\x85R.", []string{"global os system"}},
 		{"python 2 names give both pairs", "\x80\x02c__builtin__\neval\n.", []string{"global __builtin__ eval", "global builtins eval"}},
-		{"no mapping from protocol 3 on", "\x80\x03c__builtin__\neval\n.", []string{"global __builtin__ eval"}},
+		{"no mapping from protocol 3 on", "\x80\x03ccommands\ngetoutput\n.", []string{"global commands getoutput"}},
+		{"torch maps in every protocol", "\x80\x03c__builtin__\neval\n.", []string{"global __builtin__ eval", "global builtins eval"}},
+		{"torch has no STACK_GLOBAL", "\x80\x04" + su("__builtin__") + su("eval") + "\x93.", []string{"stack_global __builtin__ eval"}},
 		{"stack global", "\x80\x04" + su("os") + su("system") + "\x93.", []string{"stack_global os system"}},
 		{"stack global through the memo", "\x80\x04" + su("system") + "\x940" + su("os") + "h\x00\x93.", []string{"stack_global os system"}},
 		{"stack global through a far memo key", "\x80\x04" + su("system") + "r" + le32(1<<31) + "0" + su("os") + "j" + le32(1<<31) + "\x93.", []string{"stack_global os system"}},

@@ -201,6 +201,19 @@ func target(v *content.Visit, module, name string, dangerous Judge, at int64) {
 	}
 }
 
+// homonyms are modules of the standard library whose names honest packages give
+// to modules of their own.
+var homonyms = []string{"build", "code", "inspect", "operator", "profile", "sched", "signal", "site", "socket", "test", "trace", "types", "unittest"}
+
+// ownClass reports whether the rest of a path, with so many parts before it, is
+// far more probably a class in a package's own module (net.code.Model) than one
+// of the standard library's that the package imports. It is then a target like
+// others that are not vetted.
+func ownClass(rest []string, before int) bool {
+	last := rest[len(rest)-1]
+	return before > 0 && slices.Contains(homonyms, rest[0]) && len(last) > 0 && last[0] >= 'A' && last[0] <= 'Z'
+}
+
 // reaches reports whether a path leads to what is dangerous. Hydra imports the
 // longest part that is a module and walks on by attributes, so that a dangerous
 // function may be had through any module that imports it, and called by its own
@@ -213,7 +226,7 @@ func reaches(parts []string, dangerous Judge) bool {
 	}
 	for end := len(parts); end > 1; end-- {
 		for from := range end - 1 {
-			if dangerous(strings.Join(parts[from:end-1], "."), parts[end-1]) {
+			if !ownClass(parts[from:end], from) && dangerous(strings.Join(parts[from:end-1], "."), parts[end-1]) {
 				return true
 			}
 		}

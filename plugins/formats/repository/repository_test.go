@@ -115,6 +115,7 @@ func TestBundle(t *testing.T) {
 		{"archive's handler of the server", tree{"MAR-INF/MANIFEST.json": `{"model": {"handler": "image_classifier"}}`}, nil},
 		{"hydra", tree{"config.yaml": "model:\n  _target_: src.net.Net\n", "src/net.py": bad}, []string{"code.dangerous: _target_ src/net.py python.call.dangerous"}},
 		{"hydra in JSON", tree{"conf.json": `{"_target_": "net.Net.make"}`, "net.py": bad}, []string{"code.dangerous: _target_ net.py python.call.dangerous"}},
+		{"hydra, a module named like one of the standard library's", tree{"config.yaml": "_target_: src.code.Net\n"}, nil},
 		{"hydra, installed", tree{"config.yaml": "_target_: torch.nn.Linear\n"}, nil},
 		{"hydra, in circles", tree{"config.yaml": "_target_: " + strings.Repeat("os.path.", 200_000) + "x\n"}, nil},
 		{"imports without end", tree{"handler.py": "import " + strings.Repeat("a.", 200_000) + "b\nfrom " + strings.Repeat(".", 200_000) + " import c\n"}, nil},
