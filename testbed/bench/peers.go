@@ -25,6 +25,9 @@ var peersFS embed.FS
 // peerNames are the open scanners of models that are compared with.
 var peerNames = []string{"picklescan", "modelscan", "fickling", "modelaudit"}
 
+// peerEnv keeps peers from calling home.
+var peerEnv = []string{"PROMPTFOO_DISABLE_TELEMETRY=1", "DO_NOT_TRACK=1"}
+
 // The outcomes of a scan of one file, in the order in which they are printed.
 // Silent means that nothing at all was said against it.
 var outcomes = []string{"silent", "warned", "failed", "error"}
@@ -220,8 +223,7 @@ func (b *bench) peerOutcomes(ctx context.Context, name, dir string) (map[string]
 		return nil, cost{}, err
 	}
 	// A scan is nobody's business but ours: no usage statistics are sent.
-	env := []string{"PROMPTFOO_DISABLE_TELEMETRY=1", "DO_NOT_TRACK=1"}
-	c, err := measure(ctx, []int{0}, env, filepath.Join(venv, "bin", "python"), judge, name, dir)
+	c, err := measure(ctx, []int{0}, peerEnv, filepath.Join(venv, "bin", "python"), judge, name, dir)
 	if err != nil {
 		return nil, cost{}, err
 	}

@@ -15,21 +15,40 @@ import (
 )
 
 // denseItems is how many entries the measured pickle has; each has seven
-// opcodes.
-const denseItems = 1_000_000
+// opcodes. modelaudit stops at a million opcodes, so that it gets a smaller one,
+// and we the same.
+const (
+	denseItems      = 1_000_000
+	denseItemsSmall = 140_000
+)
 
-// pickle scans one dense pickle with both scanners.
+// pickle scans a dense pickle with us and picklescan, and a smaller one with us
+// and modelaudit.
 func (b *bench) pickle(ctx context.Context) error {
-	dir := filepath.Join(b.dir, "pickle")
-	if err := os.Mkdir(dir, 0o755); err != nil {
+	picklescan := func(venv, file string) []string {
+		return []string{filepath.Join(venv, "bin", "picklescan"), "-p", file}
+	}
+	modelaudit := func(venv, file string) []string {
+		return []string{filepath.Join(venv, "bin", "modelaudit"), "scan", file}
+	}
+	if err := b.dense(ctx, "pickle", "picklescan", denseItems, picklescan); err != nil {
 		return err
 	}
-	file := filepath.Join(dir, "dense.pkl")
-	ops, err := writeDense(file, denseItems)
+	return b.dense(ctx, "smaller pickle", "modelaudit", denseItemsSmall, modelaudit)
+}
+
+// dense scans one dense pickle with us and a peer.
+func (b *bench) dense(ctx context.Context, what, peer string, items int, command func(venv, file string) []string) error {
+	dir, err := os.MkdirTemp(b.dir, "pickle")
 	if err != nil {
 		return err
 	}
-	venv, err := b.installPeer(ctx, "picklescan")
+	file := filepath.Join(dir, "dense.pkl")
+	ops, err := writeDense(file, items)
+	if err != nil {
+		return err
+	}
+	venv, err := b.installPeer(ctx, peer)
 	if err != nil {
 		return err
 	}
@@ -43,7 +62,8 @@ func (b *bench) pickle(ctx context.Context) error {
 	if err := b.complete(ours.stdout); err != nil {
 		return err
 	}
-	theirs, err := measure(ctx, []int{0}, nil, filepath.Join(venv, "bin", "picklescan"), "-p", file)
+	run := command(venv, file)
+	theirs, err := measure(ctx, []int{0}, peerEnv, run[0], run[1:]...)
 	if err != nil {
 		return err
 	}
@@ -54,8 +74,8 @@ func (b *bench) pickle(ctx context.Context) error {
 	}
 	how := fmt.Sprintf("%d opcodes in %d MiB, whole programs; ours the %s", ops, size.Size()/mib, runs)
 	b.rows = append(b.rows,
-		row{"pickle", fmt.Sprintf("%.2f M opcodes/s", rate(ours)/1e6), fmt.Sprintf("%.2f M opcodes/s (picklescan)", rate(theirs)/1e6), fmt.Sprintf("%.1f times", rate(ours)/rate(theirs)), how},
-		row{"pickle, peak memory", fmt.Sprintf("%d MiB", ours.memory/mib), fmt.Sprintf("%d MiB (picklescan)", theirs.memory/mib), fmt.Sprintf("%.2f of it", float64(ours.memory)/float64(theirs.memory)), "resident, summed over all processes of each"})
+		row{what, fmt.Sprintf("%.2f M opcodes/s", rate(ours)/1e6), fmt.Sprintf("%.2f M opcodes/s (%s)", rate(theirs)/1e6, peer), fmt.Sprintf("%.1f times", rate(ours)/rate(theirs)), how},
+		row{what + ", peak memory", fmt.Sprintf("%d MiB", ours.memory/mib), fmt.Sprintf("%d MiB (%s)", theirs.memory/mib, peer), fmt.Sprintf("%.2f of it", float64(ours.memory)/float64(theirs.memory)), "resident, summed over all processes of each"})
 	return nil
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -35,6 +36,30 @@ func terminal(t *testing.T) (ours, theirs *os.File) {
 	return ours, theirs
 }
 
+// below are the processes that a process has started, and those below them.
+func below(t *testing.T, pid int) []int {
+	t.Helper()
+	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []int
+	for _, task := range tasks {
+		b, err := os.ReadFile(task)
+		if err != nil {
+			continue // it has just ended
+		}
+		for _, word := range strings.Fields(string(b)) {
+			child, err := strconv.Atoi(word)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all = append(append(all, child), below(t, child)...)
+		}
+	}
+	return all
+}
+
 // TestInterrupt sees the progress bar on a terminal, and what Ctrl-C does to a
 // scan that would never end.
 func TestInterrupt(t *testing.T) {
@@ -62,14 +87,20 @@ func TestInterrupt(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	started := time.Now()
 	_ = theirs.Close()
 	var seen strings.Builder
 	buf := make([]byte, 4096)
 	var signalled time.Time
+	var scanners []int
 	for {
 		n, err := ours.Read(buf)
 		seen.Write(buf[:n])
 		if signalled.IsZero() && strings.Contains(seen.String(), "0/3 files") {
+			// The first scanner has the file once it runs.
+			for len(scanners) == 0 && time.Since(started) < 10*time.Second {
+				scanners = below(t, cmd.Process.Pid)
+			}
 			signalled = time.Now()
 			if err := cmd.Process.Signal(os.Interrupt); err != nil {
 				t.Fatal(err)
@@ -89,7 +120,17 @@ func TestInterrupt(t *testing.T) {
 	if stdout.Len() != 0 {
 		t.Errorf("a part of a report was written: %s", stdout.String())
 	}
-	if took := time.Since(signalled); took > 3*time.Second {
+	took := time.Since(signalled)
+	t.Logf("Ctrl-C took %s with %d processes below", took, len(scanners))
+	if took > 3*time.Second {
 		t.Errorf("Ctrl-C took %s", took)
+	}
+	if len(scanners) == 0 {
+		t.Error("no scanner ran when Ctrl-C came")
+	}
+	for _, pid := range scanners {
+		if stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid)); err == nil && !strings.Contains(string(stat), ") Z ") {
+			t.Errorf("a scanner outlives Ctrl-C: %s", stat)
+		}
 	}
 }
