@@ -122,7 +122,8 @@ func (c *checker) text(e *expr) value {
 	if strings.Contains(e.value, "__") && !strings.ContainsAny(e.value, " <|[\n") {
 		c.pieces = e.at + 1
 	}
-	if dunder(e.value) {
+	// In capitals it is a sentinel, as long as nothing makes another text of it.
+	if dunder(e.value) && e.value != strings.ToUpper(e.value) {
 		c.found(ruleInjection, e.at, e.value)
 	}
 	for _, s := range []string{".__", "[__", "!__"} { // a format string that walks
