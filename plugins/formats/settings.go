@@ -160,16 +160,20 @@ func scanPython(ctx context.Context, v *content.Visit) (understood, settings boo
 	return p.Understood, p.Plain, err
 }
 
-// scanExpression reports whether text is a template that would be an attack. What
-// is none, or is not read as one, is text.
+// scanExpression reports whether text is a template that would be an attack, or
+// may be one that is too large to tell. What is none is text.
 func scanExpression(_ context.Context, v *content.Visit) (bool, error) {
-	if v.Size > jinja.MaxBytes {
-		return false, nil
+	if v.Size > jinja.MaxBytes || !v.Budget.Hold(2*v.Size) {
+		return true, nil
 	}
+	defer v.Budget.Release(2 * v.Size)
 	b := make([]byte, v.Size)
 	if err := content.ReadFull(v.Bytes, b, 0); err != nil {
 		return false, err
 	}
 	problems, err := jinja.Check(string(b))
-	return err == nil && len(problems) > 0, nil //nolint:nilerr // what is not read as a template is text
+	if err != nil { // what is not read as a template is text
+		return errors.Is(err, jinja.ErrLimit), nil
+	}
+	return len(problems) > 0, nil
 }

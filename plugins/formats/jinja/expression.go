@@ -90,7 +90,7 @@ func (p *parser) binary(operand func() (*expr, error), k kind, operators ...stri
 		t := p.peek()
 		p.pos++
 		if p.nodes++; p.nodes > maxNodes {
-			return nil, p.fail("too long")
+			return nil, p.limit()
 		}
 		var right *expr
 		right, err = operand()
@@ -128,7 +128,7 @@ func (p *parser) compare() (*expr, error) {
 			return e, nil
 		}
 		if p.nodes++; p.nodes > maxNodes {
-			return nil, p.fail("too long")
+			return nil, p.limit()
 		}
 		var right *expr
 		right, err = p.sum()
@@ -246,7 +246,7 @@ func (p *parser) arguments(closing string) ([]*expr, error) {
 func (p *parser) postfix(e *expr, filter bool) (*expr, error) {
 	for {
 		if p.nodes++; p.nodes > maxNodes {
-			return nil, p.fail("too long")
+			return nil, p.limit()
 		}
 		t := p.peek()
 		var err error

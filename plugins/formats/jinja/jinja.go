@@ -22,8 +22,9 @@ import (
 // ID is the format's id, and the class of its findings.
 const ID = "jinja"
 
-// MaxBytes is how long a template may be. Real ones have some ten thousand bytes.
-const MaxBytes = 1 << 20
+// MaxBytes is how long a template may be. Real ones have some ten thousand bytes;
+// text with a little of one in it may be long.
+const MaxBytes = 16 << 20
 
 // The rules of this package.
 const (
@@ -66,12 +67,12 @@ func Check(src string) ([]Problem, error) {
 // Scan inspects content that is one template.
 func Scan(_ context.Context, v *content.Visit) error {
 	v.Format = ID
-	if v.Size > MaxBytes || !v.Budget.Hold(v.Size) {
+	if v.Size > MaxBytes || !v.Budget.Hold(2*v.Size) {
 		v.Found(ruleUnparsed, ID, 0, "too long")
 		v.Unread(0, v.Size, predicate.LimitBytes)
 		return nil
 	}
-	defer v.Budget.Release(v.Size)
+	defer v.Budget.Release(2 * v.Size)
 	b := make([]byte, v.Size)
 	if err := content.ReadFull(v.Bytes, b, 0); err != nil {
 		return err

@@ -12,6 +12,13 @@ import (
 // errSyntax says that the text is no template of the language that is read here.
 var errSyntax = errors.New("not a template that can be read")
 
+// ErrLimit says that a template is deeper or has more parts than is read here.
+// It may be one all the same.
+var ErrLimit = fmt.Errorf("%w: beyond the limits", errSyntax)
+
+// maxTokens of one template.
+const maxTokens = 400_000
+
 type kind uint8
 
 const (
@@ -43,6 +50,7 @@ var signs = []string{"**", "//", "==", "!=", "<=", ">=", "+", "-", "*", "/", "%"
 // lex cuts a template into pieces.
 func lex(src string) ([]piece, error) {
 	var pieces []piece
+	tokenCount := 0
 	for at := 0; at < len(src); {
 		next := opening(src, at)
 		if next > at {
@@ -76,6 +84,9 @@ func lex(src string) ([]piece, error) {
 			continue
 		}
 		pieces = append(pieces, p)
+		if tokenCount += len(tokens); tokenCount > maxTokens {
+			return nil, fmt.Errorf("%w: more than %d tokens", ErrLimit, maxTokens)
+		}
 	}
 	return pieces, nil
 }
@@ -123,6 +134,9 @@ func lexTag(src string, at int, open byte) ([]token, int, error) {
 	braces := 0
 	for at < len(src) {
 		rest := src[at:]
+		if len(tokens) > maxTokens {
+			return nil, 0, fmt.Errorf("%w: more than %d tokens", ErrLimit, maxTokens)
+		}
 		if braces == 0 {
 			trimmed := strings.TrimPrefix(strings.TrimPrefix(rest, "-"), "+")
 			if len(rest)-len(trimmed) <= 1 && strings.HasPrefix(trimmed, closing) {

@@ -71,11 +71,19 @@ func parse(src string) ([]*node, error) {
 }
 
 func (p *parser) fail(what string) error {
-	at := 0
+	return fmt.Errorf("%w: %s, at %d", errSyntax, what, p.place())
+}
+
+// place is where the parser stands in the template.
+func (p *parser) place() int {
 	if p.pos < len(p.tokens) {
-		at = p.tokens[p.pos].at
+		return p.tokens[p.pos].at
 	}
-	return fmt.Errorf("%w: %s, at %d", errSyntax, what, at)
+	return 0
+}
+
+func (p *parser) limit() error {
+	return fmt.Errorf("%w: too deep or too long, at %d", ErrLimit, p.place())
 }
 
 // deeper bounds the tree. The caller lowers depth again.
@@ -83,7 +91,7 @@ func (p *parser) deeper() error {
 	p.depth++
 	p.nodes++
 	if p.depth > maxDepth || p.nodes > maxNodes {
-		return p.fail("too deep or too long")
+		return p.limit()
 	}
 	return nil
 }
@@ -112,7 +120,7 @@ func (p *parser) body() ([]*node, string, error) {
 		p.next++
 		p.tokens, p.pos = piece.tokens, 0
 		if p.nodes++; p.nodes > maxNodes {
-			return nil, "", p.fail("too long")
+			return nil, "", p.limit()
 		}
 		switch piece.open {
 		case 0:

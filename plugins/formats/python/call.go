@@ -25,9 +25,17 @@ func (r *runner) callExpr(s *scope, e *expr) values {
 			args = append(args, argument{name: x.text, value: r.eval(s, x.list[0])})
 		case exprStar:
 			v := r.eval(s, x.list[0])
-			if l := one(v, valueList); l != nil && x.text == "*" && len(l.items) <= 64 {
+			if l := one(v, valueList); l != nil && x.text == "*" && !l.dropped {
+				r.charge(len(l.items))
 				for _, i := range l.items {
 					args = append(args, argument{value: i})
+				}
+				continue
+			}
+			if d := one(v, valueDict); d != nil && x.text == "**" && !d.dropped {
+				r.charge(len(d.fields))
+				for _, k := range sortedKeys(d.fields) {
+					args = append(args, argument{name: k, value: d.fields[k]})
 				}
 				continue
 			}
@@ -48,7 +56,12 @@ func (r *runner) call(s *scope, callee values, args []argument, at int) values {
 		return nil
 	}
 	for _, c := range callee {
+		if !r.step() {
+			break
+		}
 		switch c.kind {
+		case valueRest:
+			r.lost = r.lost || r.when != deferred
 		case valueRef:
 			out = out.add(r.callRefs(s, values{c}, args, at)...)
 		case valueFunction:
@@ -58,7 +71,7 @@ func (r *runner) call(s *scope, callee values, args []argument, at int) values {
 		case valueInstance:
 			out = out.add(r.invokeAll(r.bound(c, c.class.find("__call__", 0), at), args, at)...)
 		case valueMethod:
-			out = out.add(r.method(s, c, args)...)
+			out = out.add(r.method(s, c, args, at)...)
 		}
 	}
 	return out
@@ -92,15 +105,10 @@ func arg(args []argument, i int, name string) values {
 // away at import, since whoever gets it may call it.
 func (r *runner) handOver(args []argument, at int, unknown bool) {
 	for _, a := range args {
+		r.carried(a.value, at)
 		for _, v := range a.value {
-			switch {
-			case v.kind == valueFunction && !unknown:
+			if v.kind == valueFunction && !unknown {
 				r.callLater(values{v})
-			case v.kind == valueRef && !v.made && r.when == atImport && strings.Contains(v.text, "."):
-				switch r.table.of(v.text) {
-				case categoryCommand, categoryCode, categoryNative:
-					r.found(ruleReference, at, v.text)
-				}
 			}
 		}
 	}
@@ -117,32 +125,59 @@ func (r *runner) invokeAll(list values, args []argument, at int) values {
 	return out
 }
 
-// invoke follows a function's body with its arguments, a few times at most.
-func (r *runner) invoke(f *value, args []argument, _ int) values {
-	runs := r.runs[f.fn]
-	if runs == nil {
-		runs = new([3]int)
-		r.runs[f.fn] = runs
+// invoke follows a function's body with its arguments: at import whenever it is
+// called, later and within itself a few times. Then it does so once with arguments
+// that are not known, and what it returns may be any of what it was given.
+func (r *runner) invoke(f *value, args []argument, at int) values {
+	n := r.runs[f.fn]
+	if n == nil {
+		n = new(runs)
+		r.runs[f.fn] = n
 	}
-	if runs[r.when] >= maxRuns || r.calls >= maxCalls || !r.step() {
+	if !r.step() {
 		return nil
 	}
-	runs[r.when]++
+	if r.calls >= maxCalls {
+		r.spent = true // what lies deeper is not known, and the file not understood
+		return nil
+	}
+	n.at[r.when]++
+	for _, a := range args {
+		r.carried(a.value, at)
+	}
+	if n.within < maxWithin && (r.when == atImport || n.at[r.when] <= maxLater) {
+		return r.body(f, n, args)
+	}
+	var out values
+	for _, a := range args {
+		out = out.add(a.value...)
+	}
+	if n.unknown[r.when] {
+		return out
+	}
+	n.unknown[r.when] = true
+	return out.add(r.body(f, n, nil)...)
+}
+
+// body follows a function's body.
+func (r *runner) body(f *value, n *runs, args []argument) values {
 	r.calls++
+	n.within++
 	s := newScope(f.scope)
 	if f.scope != nil && f.scope.class {
 		s.parent = f.scope.outer()
 	}
 	r.bind(s, f, args)
-	before, loops, branches := r.returned, r.loops, r.branches
+	before, current, loops, branches := r.returned, r.current, r.loops, r.branches
 	var out values
-	r.returned, r.loops, r.branches = &out, 0, 0
+	r.returned, r.current, r.loops, r.branches = &out, f, 0, 0
 	if f.fn.value != nil {
 		out = r.eval(s, f.fn.value)
 	} else {
 		r.block(s, f.fn.body)
 	}
-	r.returned, r.loops, r.branches = before, loops, branches
+	r.returned, r.current, r.loops, r.branches = before, current, loops, branches
+	n.within--
 	r.calls--
 	return out
 }
@@ -238,6 +273,37 @@ func (r *runner) callRefs(s *scope, callee values, args []argument, at int) valu
 		}
 	}
 	return out
+}
+
+// carried reports what is dangerous to call where it is carried away at import:
+// put into a container, given to a function, returned, or called by another name.
+func (r *runner) carried(v values, at int) {
+	for _, one := range v {
+		if one.kind != valueRef || one.made || r.when != atImport || !callable(one.text) {
+			continue
+		}
+		switch r.table.of(one.text) {
+		case categoryCommand, categoryCode, categoryNative:
+			r.found(ruleReference, at, one.text)
+		}
+	}
+}
+
+// called reports whether a call of a path was found, which says more than that it
+// was carried away.
+func (r *runner) called(path string) bool {
+	return slices.ContainsFunc(r.problems, func(p problem) bool {
+		return p.rule == ruleDangerous && len(p.what) > 0 && p.what[0] == path
+	})
+}
+
+// callable reports whether a path may be that of a function: it is neither a
+// module's own name nor, by its letters, a constant or an exception, nor a class
+// that is mostly compared with.
+func callable(path string) bool {
+	i := strings.LastIndexByte(path, '.')
+	last := path[i+1:]
+	return i > 0 && path[:i] != "types" && last != strings.ToUpper(last) && !strings.HasSuffix(last, "Error") && !strings.HasSuffix(last, "Expired")
 }
 
 // inspects are functions that look at what they are given and call nothing.

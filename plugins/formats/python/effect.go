@@ -19,10 +19,10 @@ func (r *runner) effect(s *scope, c *value, args []argument, at int, out *values
 		*out = out.add(first...)
 		r.judgeText(c.text, first, at)
 		return true
-	case "builtins.__import__", "importlib.import_module", "importlib.__import__":
+	case "builtins.__import__", "importlib.import_module", "importlib.__import__", "pkgutil.resolve_name", "pydoc.locate":
 		*out = out.add(r.importByName(c, first, at)...)
 		return true
-	case "builtins.getattr", "operator.attrgetter", "builtins.vars", "builtins.globals", "builtins.locals", "builtins.setattr", "operator.getitem":
+	case "builtins.getattr", "operator.attrgetter", "operator.methodcaller", "builtins.vars", "builtins.globals", "builtins.locals", "builtins.setattr", "operator.getitem":
 		return r.reach(s, c, args, at, out)
 	case "functools.partial", "functools.partialmethod":
 		*out = out.add(r.partial(first, args)...)
@@ -36,9 +36,49 @@ func (r *runner) effect(s *scope, c *value, args []argument, at int, out *values
 		*out = out.add(&value{kind: valueRef, text: c.text, made: true})
 		return true
 	}
+	switch c.text {
+	case "builtins.super":
+		*out = out.add(r.super()...)
+		return true
+	case "builtins.type":
+		if made := r.typed(s, args); made != nil {
+			*out = out.add(made)
+			return true
+		}
+	}
 	v, ok := r.text(c.text, args)
 	*out = out.add(v...)
 	return ok
+}
+
+// super is the current method's object as one of its bases.
+func (r *runner) super() values {
+	if r.current == nil || r.current.self == nil || r.current.self.class == nil {
+		return nil
+	}
+	c := &class{fields: make(map[string]values)}
+	for _, b := range r.current.self.class.bases {
+		if b.kind == valueClass { // what is imported is judged where the object is made
+			c.bases = c.bases.add(b)
+		}
+	}
+	return values{{kind: valueInstance, class: c}}
+}
+
+// typed is a class that type makes of a name, bases and a mapping.
+func (r *runner) typed(s *scope, args []argument) *value {
+	p := positional(args)
+	if len(p) < 3 {
+		return nil
+	}
+	c := &class{fields: make(map[string]values), scope: newScope(s), bases: elements(p[1])}
+	for _, d := range p[2] {
+		c.dropped = c.dropped || d.dropped
+		for _, k := range sortedKeys(d.fields) {
+			c.put(k, d.fields[k])
+		}
+	}
+	return &value{kind: valueClass, class: c}
 }
 
 // maxCode is how deep programs in constants are followed.
@@ -94,14 +134,17 @@ func (r *runner) judgeText(how string, code values, at int) {
 // importByName is an import by a text. One that was decoded hides what it is.
 func (r *runner) importByName(c *value, name values, at int) values {
 	var out values
+	if r.when == atImport && (len(name) == 0 || !texts(name)) {
+		r.found(ruleSuspect, at, c.text, r.when.String())
+	}
 	for _, n := range name {
 		switch {
 		case n.decoded:
 			r.found(ruleObscured, at, c.text, strings.ToValidUTF8(n.text, "\uFFFD"))
 			fallthrough
 		case n.kind == valueText:
-			path := n.text
-			if c.text != "importlib.import_module" {
+			path := strings.ReplaceAll(n.text, ":", ".")
+			if strings.HasSuffix(c.text, "__import__") {
 				path, _, _ = strings.Cut(path, ".") // gives the first
 			}
 			if n.kind == valueText && path != "" {
@@ -128,8 +171,8 @@ func (r *runner) reach(s *scope, c *value, args []argument, at int, out *values)
 		}
 	case "operator.getitem":
 		*out = out.add(r.itemsOf(s, first, second)...)
-	case "operator.attrgetter":
-		made := &value{kind: valueMethod, text: "attrgetter", items: []values{first}}
+	case "operator.attrgetter", "operator.methodcaller":
+		made := &value{kind: valueMethod, text: strings.TrimPrefix(c.text, "operator."), items: append([]values{first}, itemsFrom(args)...)}
 		*out = out.add(made)
 	case "builtins.setattr":
 		for _, n := range second {
@@ -148,7 +191,7 @@ func (r *runner) reach(s *scope, c *value, args []argument, at int, out *values)
 func (r *runner) fetch(of, name values, at int) values {
 	var out values
 	for _, o := range of {
-		if o.kind == valueRef && !o.made && sensitive[o.text] && r.when == atImport && len(name) == 0 {
+		if o.kind == valueRef && !o.made && sensitive[o.text] && r.when == atImport && (len(name) == 0 || !texts(name)) {
 			r.found(ruleObscured, at, "builtins.getattr", o.text)
 		}
 		for _, n := range name {
@@ -199,6 +242,12 @@ func (r *runner) callsFirst(s *scope, c *value, f values, args []argument, at in
 			}
 			*out = out.add(made)
 			return true
+		}
+	}
+	r.carried(f, at)
+	for _, one := range f {
+		if one.kind == valueRef && one.text == "builtins.getattr" && r.when == atImport {
+			r.found(ruleReference, at, one.text) // over a list of names
 		}
 	}
 	rest := args[min(1, len(args)):]
@@ -331,7 +380,7 @@ func decodedBy(v values, decode func(string) ([]byte, error)) values {
 }
 
 // method follows methods of texts and containers, and functions that others made.
-func (r *runner) method(s *scope, m *value, args []argument) values {
+func (r *runner) method(s *scope, m *value, args []argument, at int) values {
 	first := arg(args, 0, "")
 	switch m.text {
 	case "partial":
@@ -341,17 +390,31 @@ func (r *runner) method(s *scope, m *value, args []argument) values {
 		}
 		return r.call(s, values{m.self}, append(given, args...), 0)
 	case "attrgetter":
-		return r.fetch(first, m.items[0], 0)
+		return r.fetch(first, m.items[0], at)
+	case "methodcaller":
+		given := make([]argument, 0, len(m.items))
+		for _, v := range m.items[1:] {
+			given = append(given, argument{value: v})
+		}
+		return r.call(s, r.fetch(first, m.items[0], at), given, at)
 	case "get", "__getitem__", "pop", "setdefault":
-		if m.self.kind == valueDict || m.self.kind == valueList {
+		if m.self.kind == valueDict || m.self.kind == valueList || m.self.kind == valueRef {
 			return r.itemsOf(s, values{m.self}, first).add(arg(args, 1, "")...)
 		}
 	case "append", "extend", "insert", "add":
-		if m.self.kind == valueList && len(m.self.items) < maxItems {
-			m.self.items = append(m.self.items, arg(args, len(positional(args))-1, ""))
+		if m.self.kind != valueList {
+			return nil
 		}
+		if len(m.self.items) >= maxItems {
+			m.self.dropped = true
+			return nil
+		}
+		m.self.items = append(m.self.items, arg(args, len(positional(args))-1, ""))
 		return nil
 	case "values", "items", "copy":
+		if m.self.kind == valueRef && r.when == atImport && (sensitive[m.self.text] || m.self.text == "sys.modules") {
+			r.found(ruleSuspect, at, m.self.text+"."+m.text, r.when.String())
+		}
 		return values{m.self}
 	}
 	return r.textMethod(m, args)
@@ -416,6 +479,7 @@ func split(t *value, by values) values {
 	if b := one(by, valueText); b != nil && b.text != "" {
 		words = strings.Split(t.text, b.text)
 	}
+	out.dropped = len(words) > maxItems
 	for _, w := range words[:min(len(words), maxItems)] {
 		out.items = append(out.items, values{text(w, t.decoded)})
 	}

@@ -8,10 +8,11 @@ import (
 // The bounds of following a program. They count work, not time.
 const (
 	maxSteps    = 2_000_000
-	maxCalls    = 40 // calls within calls
-	maxRuns     = 6  // of one function's body at one moment
+	maxCalls    = 1000 // calls within calls: Python's own bound of recursion
+	maxWithin   = 3    // of one function within itself
+	maxLater    = 24   // of one function's body at each moment but import
 	maxConstant = 1 << 20
-	maxFindings = 400
+	maxFindings = 400 // of one rule
 )
 
 // problem is something that a program does.
@@ -31,22 +32,34 @@ type pending struct {
 // runner follows a program: statements in their order, all branches of them, and
 // what is called as far as it is in the same file.
 type runner struct {
-	table    *table
-	when     moment
-	steps    int
-	spent    bool
-	calls    int
-	loops    int
-	branches int
-	code     int // programs in constants within each other
-	runs     map[*function]*[3]int
-	waiting  []pending
-	returned *values
-	problems []problem
-	seen     map[problemKey]bool
-	stars    []string
-	imported []string
-	lazy     bool // annotations are not evaluated
+	table *table
+	when  moment
+	steps int
+	// spent and lost say that a bound was met: of work, or of what is kept.
+	spent, lost bool
+	calls       int
+	loops       int
+	branches    int
+	code        int // programs in constants within each other
+	runs        map[*function]*runs
+	waiting     []pending
+	returned    *values
+	current     *value // the function whose body is followed
+	problems    []problem
+	seen        map[problemKey]bool
+	defined     map[string]bool // names of functions
+	perRule     map[string]int
+	stars       []string
+	imported    []string
+	lazy        bool // annotations are not evaluated
+}
+
+// runs are how often a function's body was followed at each moment, how often at
+// this point of the program, and at which moments with unknown arguments.
+type runs struct {
+	at      [3]int
+	within  int
+	unknown [3]bool
 }
 
 type problemKey struct {
@@ -55,15 +68,16 @@ type problemKey struct {
 }
 
 func newRunner(t *table) *runner {
-	return &runner{table: t, runs: make(map[*function]*[3]int), seen: make(map[problemKey]bool)}
+	return &runner{table: t, runs: make(map[*function]*runs), seen: make(map[problemKey]bool), defined: make(map[string]bool), perRule: make(map[string]int)}
 }
 
 func (r *runner) found(rule string, at int, what ...string) {
 	k := problemKey{rule, at}
-	if rule == "" || r.seen[k] || len(r.problems) >= maxFindings {
+	if rule == "" || r.seen[k] || r.perRule[rule] >= maxFindings {
 		return
 	}
 	r.seen[k] = true
+	r.perRule[rule]++
 	r.problems = append(r.problems, problem{rule, at, what})
 }
 
@@ -104,7 +118,7 @@ func (r *runner) program(body []*stmt) {
 
 func (r *runner) ran(f *function) bool {
 	n := r.runs[f]
-	return n != nil && n[0]+n[1]+n[2] > 0
+	return n != nil && n.at[0]+n.at[1]+n.at[2] > 0
 }
 
 // entries are functions that what loads or serves a model calls by their names:
@@ -166,6 +180,7 @@ func (r *runner) statement(s *scope, st *stmt) {
 	case stmtReturn:
 		for _, e := range st.list {
 			v := r.eval(s, e)
+			r.carried(v, st.at)
 			if r.returned != nil {
 				*r.returned = r.returned.add(v...)
 			}
@@ -221,7 +236,7 @@ func (r *runner) compound(s *scope, st *stmt) {
 		r.loop(s, st)
 	case stmtWith:
 		for i := 0; i+1 < len(st.list); i += 2 {
-			v := r.eval(s, st.list[i])
+			v := r.entered(r.eval(s, st.list[i]), st.at)
 			if st.list[i+1] != nil {
 				r.assign(s, st.list[i+1], v)
 			}
@@ -238,12 +253,47 @@ func (r *runner) compound(s *scope, st *stmt) {
 		}
 		r.branch(s, st.rest)
 	case stmtMatch:
-		r.all(s, st.list)
+		v := r.eval(s, st.list[0])
 		for _, c := range st.handlers {
+			r.captured(s, c.list[0], v)
 			if len(c.list) > 1 {
 				r.eval(s, c.list[1])
 			}
 			r.branch(s, c.body)
+		}
+	}
+}
+
+// entered is what a with statement makes of its context: an object of the file
+// says so itself, and a generator by what it yields.
+func (r *runner) entered(context values, at int) values {
+	out := context
+	for _, c := range context {
+		switch c.kind {
+		case valueInstance:
+			out = out.add(r.invokeAll(r.bound(c, c.class.find("__enter__", 0), at), nil, at)...)
+		case valueList:
+			out = out.add(elements(values{c})...)
+		}
+	}
+	return out
+}
+
+// captured gives the names in a pattern what is matched, or a part of it.
+func (r *runner) captured(s *scope, pattern *expr, v values) {
+	if pattern == nil || !r.step() {
+		return
+	}
+	switch pattern.kind {
+	case exprName:
+		r.set(s, pattern.text, v)
+	case exprTuple, exprList:
+		for i, p := range pattern.list {
+			r.captured(s, p, item(v, i))
+		}
+	default:
+		for _, p := range pattern.list {
+			r.captured(s, p, v.add(elements(v)...))
 		}
 	}
 }
@@ -306,7 +356,7 @@ func (r *runner) deletes(s *scope, st *stmt) {
 				continue
 			}
 			// A builtin name of the kind is seen again.
-			if v := r.global(one.text); v != nil {
+			if v := r.global(one.text, int(one.at)); v != nil {
 				s.names[one.text] = s.names[one.text].add(v...)
 			}
 		}
@@ -378,7 +428,10 @@ func (r *runner) set(s *scope, name string, v values) {
 	}
 	old, ok := s.names[name]
 	if !ok && r.branches > 0 {
-		old = r.global(name)
+		old = r.global(name, 0)
+	}
+	if ok && (len(v) == 0) != (len(old) == 0) && texts(append(slices.Clone(v), old...)) {
+		v = v.add(&value{kind: valueOpaque}) // a text, or something that is not known
 	}
 	s.names[name] = old.add(v...)
 }
@@ -391,6 +444,7 @@ func (r *runner) assignment(s *scope, st *stmt) {
 		return
 	}
 	v := r.eval(s, st.list[last])
+	r.carried(v, st.at)
 	for _, target := range st.list[:last] {
 		r.assign(s, target, v)
 	}
@@ -433,9 +487,7 @@ func (r *runner) setField(of values, name string, v values) {
 		case valueInstance, valueClass:
 			o.class.put(name, v)
 		case valueDict:
-			if len(o.fields) < maxItems {
-				o.fields[name] = o.fields[name].add(v...)
-			}
+			o.put(name, v)
 		case valueRef:
 			r.callLater(v)
 		}
@@ -443,9 +495,11 @@ func (r *runner) setField(of values, name string, v values) {
 }
 
 func (c *class) put(name string, v values) {
-	if _, ok := c.fields[name]; ok || len(c.fields) < maxItems {
-		c.fields[name] = c.fields[name].add(v...)
+	if _, ok := c.fields[name]; !ok && len(c.fields) >= maxItems {
+		c.dropped = true
+		return
 	}
+	c.fields[name] = c.fields[name].add(v...)
 }
 
 // callLater notes functions that others may call soon.
@@ -469,6 +523,7 @@ func (r *runner) define(s *scope, fn *function) *value {
 	for i, p := range fn.parameters {
 		if p.initial != nil {
 			defaults[i] = r.eval(s, p.initial)
+			r.carried(defaults[i], int(p.initial.at))
 		}
 		if p.annotation != nil && !r.lazy {
 			r.eval(s, p.annotation)
@@ -477,6 +532,7 @@ func (r *runner) define(s *scope, fn *function) *value {
 	if fn.returns != nil && !r.lazy {
 		r.eval(s, fn.returns)
 	}
+	r.defined[fn.name] = true
 	f := &value{kind: valueFunction, fn: fn, scope: s, defaults: defaults}
 	r.wait(f, nil)
 	return f
@@ -486,9 +542,11 @@ func (r *runner) define(s *scope, fn *function) *value {
 const maxWaiting = 50_000
 
 func (r *runner) wait(f *value, c *class) {
-	if len(r.waiting) < maxWaiting {
-		r.waiting = append(r.waiting, pending{f: f, class: c, when: r.when})
+	if len(r.waiting) >= maxWaiting {
+		r.lost = true
+		return
 	}
+	r.waiting = append(r.waiting, pending{f: f, class: c, when: r.when})
 }
 
 // decorate applies decorators, the last one first. One that is not known gives
@@ -501,6 +559,10 @@ func (r *runner) decorate(s *scope, st *stmt, v values) values {
 				for _, f := range v {
 					f.property = true
 				}
+			}
+			for _, f := range v {
+				f.ofClass = f.ofClass || one.kind == valueRef && one.text == "builtins.classmethod"
+				f.static = f.static || one.kind == valueRef && one.text == "builtins.staticmethod"
 			}
 		}
 		if got := r.call(s, d, []argument{{value: v}}, int(st.decorators[i].at)); got != nil {
@@ -568,6 +630,9 @@ func (c *class) find(name string, depth int) values {
 				return values{ref(b.text + "." + name)}
 			}
 		}
+	}
+	if c.dropped {
+		return values{rest}
 	}
 	return nil
 }

@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// maxItems of a container are remembered.
+// maxItems of a container are remembered, or as many as stand in the source.
 const maxItems = 4096
 
 // all evaluates expressions for what they do.
@@ -30,7 +30,7 @@ func (r *runner) eval(s *scope, e *expr) values {
 			return values{{kind: valueNumber, number: n}}
 		}
 	case exprName:
-		return r.name(s, e.text)
+		return r.name(s, e.text, int(e.at))
 	case exprFormat:
 		parts := make([]values, len(e.list))
 		for i, x := range e.list {
@@ -62,6 +62,14 @@ func (r *runner) eval(s *scope, e *expr) values {
 		return v
 	case exprAwait:
 		return r.eval(s, e.list[0])
+	case exprYield:
+		for _, x := range e.list {
+			v := r.eval(s, x)
+			r.carried(v, int(e.at))
+			if r.returned != nil { // what goes through the generator gets it
+				*r.returned = r.returned.add(&value{kind: valueList, items: []values{v}})
+			}
+		}
 	default:
 		r.all(s, e.list)
 	}
@@ -69,16 +77,16 @@ func (r *runner) eval(s *scope, e *expr) values {
 }
 
 // name looks a name up.
-func (r *runner) name(s *scope, name string) values {
+func (r *runner) name(s *scope, name string, at int) values {
 	if v, ok := s.find(name); ok {
 		return v
 	}
-	return r.global(name)
+	return r.global(name, at)
 }
 
 // global is a name that the file does not set: a builtin one, or one that came
 // with "from module import *".
-func (r *runner) global(name string) values {
+func (r *runner) global(name string, at int) values {
 	var v values
 	for _, m := range r.stars {
 		// A builtin name is another thing there only when it is known to be.
@@ -87,6 +95,12 @@ func (r *runner) global(name string) values {
 		}
 	}
 	switch {
+	case name == "__spec__":
+		return v.add(&value{kind: valueRef, text: spec, made: true})
+	case name == "__loader__":
+		if r.when == atImport {
+			r.found(ruleInternals, at, name)
+		}
 	case name == "__builtins__":
 		return v.add(&value{kind: valueRef, text: "builtins", space: true})
 	case builtin[name]:
@@ -103,6 +117,21 @@ var builtin = map[string]bool{
 	"object": true, "print": true, "len": true, "int": true, "isinstance": true, "issubclass": true, "hasattr": true, "next": true, "iter": true,
 	"any": true, "all": true, "sum": true, "super": true, "staticmethod": true, "classmethod": true, "range": true, "zip": true, "input": true, "callable": true, "repr": true, "id": true, "delattr": true, "reload": true, "breakpoint": true, "memoryview": true, "enumerate": true,
 }
+
+// ofMappings are the methods of a mapping that give what it holds.
+var ofMappings = map[string]bool{"get": true, "__getitem__": true, "pop": true, "setdefault": true, "values": true, "items": true, "copy": true}
+
+// ofContainers are methods of texts and containers, which no module has a function
+// of that matters here.
+var ofContainers = map[string]bool{
+	"append": true, "extend": true, "insert": true, "items": true, "keys": true, "values": true, "setdefault": true, "update": true, "add": true, "union": true,
+	"sort": true, "index": true, "count": true, "lower": true, "upper": true, "title": true, "startswith": true, "endswith": true, "split": true, "rsplit": true,
+	"splitlines": true, "partition": true, "join": true, "strip": true, "lstrip": true, "rstrip": true, "format": true, "encode": true, "decode": true,
+	"isupper": true, "islower": true, "isdigit": true, "ljust": true, "rjust": true, "zfill": true,
+}
+
+// spec gives how a module is loaded, besides where it is.
+const spec = "importlib.util.find_spec"
 
 // internals are attributes by which anything leads to the interpreter's insides.
 var internals = map[string]bool{"__subclasses__": true, "__globals__": true, "__builtins__": true, "func_globals": true, "f_globals": true, "f_builtins": true, "__loader__": true}
@@ -122,6 +151,12 @@ func (r *runner) attributes(of values, name string, at int) values {
 func (r *runner) attribute(o *value, name string, at int) values {
 	switch o.kind {
 	case valueRef:
+		if (o.space || o.text == "sys.modules") && ofMappings[name] {
+			return values{{kind: valueMethod, text: name, self: o}}
+		}
+		if o.made && o.text == spec && name == "loader" && r.when == atImport {
+			r.found(ruleInternals, at, o.text, name)
+		}
 		return refAttribute(o, name)
 	case valueFunction:
 		if name == "__globals__" || name == "func_globals" {
@@ -135,13 +170,33 @@ func (r *runner) attribute(o *value, name string, at int) values {
 		if name == "__new__" && v == nil {
 			return values{o}
 		}
-		return v
+		return ofClass(o, v)
 	case valueInstance:
 		return r.bound(o, o.class.find(name, 0), at)
 	case valueText, valueOpaque, valueList, valueDict:
 		return values{{kind: valueMethod, text: name, self: o}}
+	case valueRest:
+		if ofContainers[name] && !r.defined[name] {
+			return nil
+		}
+		return values{o}
 	}
 	return nil
+}
+
+// ofClass are attributes of a class: its class methods have it before their
+// arguments.
+func ofClass(o *value, found values) values {
+	var out values
+	for _, f := range found {
+		if f.kind == valueFunction && f.self == nil && f.ofClass {
+			b := *f
+			b.self = o
+			f = &b
+		}
+		out = out.add(f)
+	}
+	return out
 }
 
 // bound are attributes of an instance: functions are its methods, and properties
@@ -151,6 +206,10 @@ func (r *runner) bound(o *value, found values, at int) values {
 	for _, f := range found {
 		if f.kind != valueFunction || f.self != nil {
 			out = out.add(f)
+			continue
+		}
+		if f.ofClass || f.static {
+			out = out.add(ofClass(&value{kind: valueClass, class: o.class}, values{f})...)
 			continue
 		}
 		b := *f
@@ -187,8 +246,11 @@ func refAttribute(o *value, name string) values {
 			return nil
 		}
 	}
-	if o.text == "<globals>" || len(o.text) > 400 {
+	if o.text == "<globals>" {
 		return nil
+	}
+	if len(o.text) > 400 { // attributes that lead in circles
+		return values{rest}
 	}
 	n := ref(o.text + "." + name)
 	n.method = o.made || o.method
@@ -223,9 +285,14 @@ func (r *runner) itemsOf(s *scope, of, key values) values {
 
 func (r *runner) itemOf(s *scope, o, k *value) values {
 	switch {
+	case o.kind == valueRest:
+		return values{o}
 	case o.kind == valueList && k.kind == valueNumber:
 		return item(values{o}, int(k.number))
 	case o.kind == valueDict && k.kind == valueText:
+		if o.dropped {
+			return o.fields[k.text].add(rest)
+		}
 		return o.fields[k.text]
 	case o.kind == valueDict:
 		return elements(values{o})
@@ -238,7 +305,7 @@ func (r *runner) itemOf(s *scope, o, k *value) values {
 		case o.text == "sys.modules":
 			return values{ref(k.text)}
 		case o.text == "<globals>":
-			return r.name(s.module(), k.text)
+			return r.name(s.module(), k.text, 0)
 		case o.space:
 			return refAttribute(&value{kind: valueRef, text: o.text}, k.text)
 		}
@@ -264,6 +331,12 @@ func item(v values, i int) values {
 			if n := at(i, len(o.items)); n >= 0 {
 				out = out.add(o.items[n]...)
 			}
+			if o.dropped {
+				out = out.add(rest)
+			}
+		}
+		if o.kind == valueRest {
+			out = out.add(o)
 		}
 	}
 	return out
@@ -273,6 +346,9 @@ func item(v values, i int) values {
 func elements(v values) values {
 	var out values
 	for _, o := range v {
+		if o.dropped || o.kind == valueRest {
+			out = out.add(rest)
+		}
 		switch o.kind {
 		case valueList:
 			for _, i := range o.items {
@@ -292,14 +368,14 @@ func (r *runner) sequenceOf(s *scope, e *expr) values {
 	for _, x := range e.list {
 		if x.kind == exprStar {
 			for _, v := range r.eval(s, x.list[0]) {
-				o.items = append(o.items, v.items[:min(len(v.items), maxItems)]...)
+				r.charge(len(v.items))
+				o.extend(v)
 			}
 			continue
 		}
 		v := r.eval(s, x)
-		if len(o.items) < maxItems {
-			o.items = append(o.items, v)
-		}
+		r.carried(v, int(x.at))
+		o.items = append(o.items, v)
 	}
 	return values{o}
 }
@@ -309,8 +385,10 @@ func (r *runner) dictOf(s *scope, e *expr) values {
 	for i := 0; i+1 < len(e.list); i += 2 {
 		if e.list[i] == nil {
 			for _, v := range r.eval(s, e.list[i+1].list[0]) {
+				r.charge(len(v.fields))
+				o.dropped = o.dropped || v.dropped
 				for _, k := range sortedKeys(v.fields) {
-					o.fields[k] = o.fields[k].add(v.fields[k]...)
+					o.put(k, v.fields[k])
 				}
 			}
 			continue
@@ -320,11 +398,26 @@ func (r *runner) dictOf(s *scope, e *expr) values {
 		if len(key) == 1 && key[0].kind == valueText {
 			name = key[0].text
 		}
-		if len(o.fields) < maxItems {
-			o.fields[name] = o.fields[name].add(v...)
-		}
+		r.carried(v, int(e.at))
+		o.fields[name] = o.fields[name].add(v...)
 	}
 	return values{o}
+}
+
+// put is an assignment to a key of a mapping.
+func (v *value) put(name string, of values) {
+	if _, ok := v.fields[name]; !ok && len(v.fields) >= maxItems {
+		v.dropped = true
+		return
+	}
+	v.fields[name] = v.fields[name].add(of...)
+}
+
+// extend appends the items of another sequence.
+func (v *value) extend(other *value) {
+	n := min(len(other.items), max(0, maxItems-len(v.items)))
+	v.items = append(v.items, other.items[:n]...)
+	v.dropped = v.dropped || other.dropped || n < len(other.items)
 }
 
 // comprehended follows a comprehension. Over a list that is known, one clause is
@@ -426,7 +519,7 @@ func (r *runner) sum(operands []values) values {
 		for _, o := range operands {
 			for _, l := range o {
 				r.charge(len(l.items))
-				all.items = append(all.items, l.items[:min(len(l.items), max(0, maxItems-len(all.items)))]...)
+				all.extend(l)
 			}
 		}
 		return values{all}
@@ -584,7 +677,7 @@ func sliceBounds(sl *expr, bounds []values, n int, step int64) (from, to int, kn
 }
 
 func take(o *value, from, to, step int) *value {
-	out := &value{kind: o.kind, decoded: o.decoded || step != 1}
+	out := &value{kind: o.kind, decoded: o.decoded || step != 1, dropped: o.dropped}
 	var b strings.Builder
 	for i := from; step > 0 && i < to || step < 0 && i > to; i += step {
 		if o.kind == valueText {

@@ -11,6 +11,7 @@ package python
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"github.com/cavra/cavra/schemas/predicate"
 
@@ -63,13 +64,14 @@ func Check(src string) (Program, error) {
 		r.found(ruleDisguised, d.at, d.text)
 	}
 	r.program(body)
+	r.problems = slices.DeleteFunc(r.problems, func(p problem) bool { return p.rule == ruleReference && r.called(p.what[0]) })
 	p := Program{problems: r.problems, Imports: r.imported, Plain: plain(body)}
 	for _, one := range r.problems {
 		if one.rule == ruleDangerous || one.rule == ruleObscured || one.rule == ruleUse && p.Serious == "" {
 			p.Serious = one.rule
 		}
 	}
-	if r.spent {
+	if r.spent || r.lost {
 		return p, errLimit
 	}
 	return p, nil

@@ -1,5 +1,7 @@
 package python
 
+import "slices"
+
 // valueKind says what is known of a value.
 type valueKind uint8
 
@@ -19,6 +21,8 @@ const (
 	valueDict
 	// valueMethod is a method of a constant or of a container.
 	valueMethod
+	// valueRest stands for alternatives, or items, beyond those that are kept.
+	valueRest
 )
 
 // value is one thing that an expression may be. What is not known is no value.
@@ -40,25 +44,36 @@ type value struct {
 	// defaults are those of a function's parameters, by their place.
 	defaults []values
 	self     *value
-	property bool
-	class    *class
-	items    []values
-	fields   map[string]values
+	// property, ofClass and static are how a function is an attribute: called when
+	// it is read, with the class before its arguments, or with nothing.
+	property, ofClass, static bool
+	class                     *class
+	items                     []values
+	fields                    map[string]values
+	// dropped says that a container holds more than is kept.
+	dropped bool
 }
 
 // values are the alternatives of what an expression may be; none is not known.
 type values []*value
 
-// maxAlternatives of a value are kept, the first ones.
-const maxAlternatives = 8
+// maxAlternatives of a value are kept, the first ones, and then one that stands
+// for the others.
+const maxAlternatives = 64
+
+var rest, restOfTexts = &value{kind: valueRest}, &value{kind: valueOpaque}
 
 func (v values) add(more ...*value) values {
 	for _, m := range more {
-		if len(v) >= maxAlternatives {
-			break
-		}
-		if !v.has(m) {
+		plain := m.kind <= valueOpaque
+		switch {
+		case len(v) < maxAlternatives && !v.has(m):
 			v = append(v, m)
+		case len(v) < maxAlternatives || v.has(m):
+		case len(v) == maxAlternatives && plain:
+			v = append(v, restOfTexts)
+		case len(v) == maxAlternatives || v[maxAlternatives] == restOfTexts && !plain:
+			v = append(slices.Clone(v[:maxAlternatives]), rest)
 		}
 	}
 	return v
@@ -73,6 +88,16 @@ func (v values) has(m *value) bool {
 	return false
 }
 
+// texts reports whether all alternatives are constant texts.
+func texts(v values) bool {
+	for _, x := range v {
+		if x.kind != valueText {
+			return false
+		}
+	}
+	return true
+}
+
 func ref(path string) *value { return &value{kind: valueRef, text: canonical(path)} }
 
 func text(s string, decoded bool) *value { return &value{kind: valueText, text: s, decoded: decoded} }
@@ -83,6 +108,8 @@ type class struct {
 	scope  *scope
 	bases  values
 	fields map[string]values
+	// dropped says that it has more fields than are kept.
+	dropped bool
 }
 
 // scope holds names. A class's is not seen from the functions in it.
