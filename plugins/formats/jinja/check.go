@@ -71,7 +71,10 @@ func dunder(s string) bool {
 // access judges an attribute or item by its name.
 func (c *checker) access(names []string, at int) {
 	for _, n := range names {
-		if dunder(n) || internals[n] {
+		switch {
+		case n == others:
+			c.dynamic = at + 1
+		case dunder(n) || internals[n]:
 			c.found(ruleInjection, at, n)
 		}
 	}
@@ -208,7 +211,7 @@ func (c *checker) filter(e *expr) value {
 		args = append(args, c.walk(a))
 	}
 	if e.value == "attr" {
-		if len(args) != 1 || len(args[0].texts) == 0 {
+		if len(args) != 1 || len(args[0].texts) == 0 || slices.Contains(args[0].texts, others) {
 			c.found(ruleComputed, e.at, "attr of a name that is computed")
 		} else {
 			c.access(args[0].texts, e.at)
@@ -309,29 +312,54 @@ func (c *checker) splitNames() {
 	}
 }
 
+// others stands for the texts that a value may be besides those that are kept.
+const others = "\x00\x00others"
+
 func cross(a, b []string) []string {
 	var out []string
 	for _, x := range a {
 		for _, y := range b {
-			if len(out) < maxTexts && len(x)+len(y) <= maxText {
-				out = append(out, x+y)
+			if x == others || y == others || len(x)+len(y) > maxText {
+				out = append(out, others)
+				continue
+			}
+			if out = append(out, x+y); len(out) > maxTexts {
+				return bounded(out)
 			}
 		}
 	}
-	return out
+	return bounded(out)
 }
 
 func each(texts []string, f func(string) string) []string {
-	var out []string
+	out := make([]string, 0, len(texts))
 	for _, t := range texts {
-		if s := f(t); len(s) <= maxText {
-			out = append(out, s)
+		if t != others {
+			t = f(t)
 		}
+		if len(t) > maxText {
+			t = others
+		}
+		out = append(out, t)
 	}
 	return out
 }
 
-func bounded(texts []string) []string { return texts[:min(len(texts), maxTexts)] }
+// bounded keeps the first texts of a value, each once, and others for the rest.
+func bounded(texts []string) []string {
+	var out []string
+	for _, t := range texts {
+		if slices.Contains(out, t) {
+			continue
+		}
+		if len(out) == maxTexts {
+			out[maxTexts-1] = others
+			break
+		}
+		out = append(out, t)
+	}
+	return out
+}
 
 func reverse(s string) string {
 	r := []rune(s)

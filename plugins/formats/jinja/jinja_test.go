@@ -1,6 +1,7 @@
 package jinja
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -75,6 +76,10 @@ func TestHostile(t *testing.T) {
 		{"attr by small letters, called", "{{ x[('__CLASS__').lower()] }}", ruleInjection},
 		{"attr filter of other letters, set", "{% set a = '__CLASS__' %}{{ x|attr(a.swapcase()) }}", ruleComputed},
 		{"attr of a sentinel", "{{ x|attr('__CLASS__') }}", ruleInjection},
+		{"attr of one name of many", manyNames(30) + "{{ x|attr(a ~ 'ass__') }}", ruleComputed},
+		{"item of one name of many", manyNames(30) + "{{ x[a ~ 'ass__'] }}", ruleComputed},
+		{"a name that doubles", "{% set a = '_' %}" + strings.Repeat("{% set a = a ~ a %}", 30) + "{{ x|attr(a) }}", ruleInjection},
+		{"attr of what may be known", "{% set a = 'x' %}{% set a = y %}{{ x|attr(a) }}", ruleComputed},
 		{"attr filter, computed", "{{ x|attr(y) }}", ruleComputed},
 		{"map", "{{ [x]|map(attribute='__class__.__mro__')|list }}", ruleInjection},
 		{"frame", "{{ f.gi_frame.f_globals }}", ruleInjection},
@@ -120,4 +125,14 @@ func FuzzCheck(f *testing.F) {
 			}
 		}
 	})
+}
+
+// manyNames sets a name to one of many constants, or to the beginning of an
+// internal one.
+func manyNames(n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, "{%% if y == %d %%}{%% set a = 'x%d' %%}{%% endif %%}", i, i)
+	}
+	return b.String() + "{% if z %}{% set a = '_' ~ '_cl' %}{% endif %}"
 }

@@ -1,6 +1,7 @@
 package jinja
 
 import (
+	"slices"
 	"strings"
 	"unicode"
 )
@@ -26,6 +27,9 @@ func (c *checker) node(n *node) {
 	case "set", "with", "for":
 		for _, id := range n.names {
 			if len(n.branches) == 0 || n.tag != "set" {
+				if (len(last.texts) == 0) != (len(c.values[id]) == 0) && !last.constant && n.tag == "set" {
+					last.texts = append(slices.Clone(last.texts), others) // known texts, or something else
+				}
 				c.values[id] = bounded(append(c.values[id], last.texts...))
 				c.content[id] = c.content[id] || last.content && n.tag != "for"
 			}

@@ -44,6 +44,8 @@ const (
 	// maxWork bounds the bytes that rules are tried on, times the rules: some
 	// seconds' worth.
 	maxWork = 6 << 20
+	// keyWork is what the rule for private keys takes more than others.
+	keyWork = 4
 	// before and after are how far around a word a secret may reach; a private key
 	// may reach keyAfter.
 	before, after, keyAfter = 128, 512, 8192
@@ -209,7 +211,7 @@ func windows(b []byte) [][2]int {
 	return merged
 }
 
-// rulesIn counts the rules that have a word in b.
+// rulesIn weighs the rules that have a word in b.
 func (t *table) rulesIn(b []byte) int {
 	n := 0
 	met := make(map[int64]bool)
@@ -217,6 +219,9 @@ func (t *table) rulesIn(b []byte) int {
 		if !met[pattern] {
 			met[pattern] = true
 			n += t.rules[pattern]
+			if t.of[pattern]["private-key"] {
+				n += keyWork
+			}
 		}
 		return true
 	})
