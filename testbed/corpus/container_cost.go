@@ -10,8 +10,8 @@ import (
 
 // Costly are files that are built to cost time or memory: bombs, deep nesting,
 // lying lengths, files that hold themselves. A scan of each must end soon, in
-// little memory, and say that it is not complete. Their rules are not listed, and
-// each is made when it is asked for, since some are large.
+// little memory, and not pass. Their rules are not listed, and each is made when
+// it is asked for, since some are large.
 func Costly() []func() Container {
 	var out []func() Container
 	add := func(name string, content func() string) {
@@ -105,6 +105,7 @@ func Costly() []func() Container {
 	add("7z: files without end", func() string {
 		return sevenZipFiles(1 << 17)
 	})
+	costlyFormats(add)
 	return out
 }
 

@@ -69,9 +69,9 @@ func TestFormatsSeesThroughContainers(t *testing.T) {
 	}
 }
 
-// TestCostlyContainersEndSoon holds the scanner to its promise of what a hostile
+// TestCostlyFilesEndSoon holds the scanner to its promise of what a hostile
 // file may cost: 5 seconds of a processor, and memory that does not grow with the file.
-func TestCostlyContainersEndSoon(t *testing.T) {
+func TestCostlyFilesEndSoon(t *testing.T) {
 	if testing.Short() {
 		t.Skip("costly on purpose")
 	}
@@ -85,8 +85,8 @@ func TestCostlyContainersEndSoon(t *testing.T) {
 			got := look(t, c)
 			took := worked(t) - start
 			t.Logf("%d bytes: %s, %s, %v, %.2f s, %d MiB", len(c.Content), got.Format, got.Verdict, got.Rules, took.Seconds(), peak()>>20)
-			if got.Verdict == predicate.Pass || got.Complete {
-				t.Errorf("verdict %s, complete %t", got.Verdict, got.Complete)
+			if got.Verdict == predicate.Pass {
+				t.Errorf("verdict %s", got.Verdict)
 			}
 			if took > 5*time.Second {
 				t.Errorf("took %s", took)
