@@ -14,7 +14,7 @@ export CGO_ENABLED := 0
 
 BIN    := bin
 ENGINE := $(BIN)/libchdb.so
-PROGRAMS := ./agent/cmd/cavra ./aggregator/cmd/cavra-aggregator ./plugins/cmd/cavra-connector-fs ./plugins/cmd/cavra-formats
+PROGRAMS := ./agent/cmd/cavra ./agent/cmd/cavra-pkcs11 ./aggregator/cmd/cavra-aggregator ./plugins/cmd/cavra-connector-fs ./plugins/cmd/cavra-formats
 
 .PHONY: help
 help: ## List the targets
@@ -50,6 +50,12 @@ test-kafka: build engine ## The Kafka tests and the crash scenario over Apache K
 .PHONY: test-postgres
 test-postgres: ## Pass the control store's tests on PostgreSQL (needs Debian's package postgresql)
 	cd aggregator && ../testbed/postgres/run.sh go test -count=1 ./internal/control/...
+
+# Needs more: Python, PyPI, and SoftHSM.
+.PHONY: test-keys
+test-keys: ## Agents' keys in AWS KMS, against moto, and in a PKCS #11 token (needs python3 with pip, and Debian's package softhsm2)
+	test -e .cache/moto/ready || { python3 -m venv .cache/moto && .cache/moto/bin/pip install --quiet 'moto[server,kms]==5.2.5' && touch .cache/moto/ready; }
+	cd agent && CAVRA_MOTO_PYTHON=$(CURDIR)/.cache/moto/bin/python go test -tags keys -count=1 ./internal/keys/...
 
 # Needs more: Chromium.
 .PHONY: test-web

@@ -171,6 +171,23 @@ func TestAgentParsesNoArtifact(t *testing.T) {
 	}
 }
 
+// TestOneProgramLoadsTokens holds that the agent itself stays a static program
+// without foreign code: what loads a library is linked into cavra-pkcs11 alone.
+func TestOneProgramLoadsTokens(t *testing.T) {
+	const binding = "agent/internal/keys/cryptoki"
+	for _, s := range sources(t) {
+		if s.module != "agent" {
+			continue
+		}
+		if slices.Contains(s.imports, "github.com/ebitengine/purego") && s.dir != binding {
+			t.Errorf("%s imports purego: only %s loads a library", s.file, binding)
+		}
+		if slices.Contains(s.imports, module+binding) && s.dir != "agent/cmd/cavra-pkcs11" {
+			t.Errorf("%s imports %s: only the program cavra-pkcs11 does", s.file, binding)
+		}
+	}
+}
+
 func TestPackageNames(t *testing.T) {
 	banned := []string{"util", "utils", "common", "helpers", "helper", "types", "models", "manager", "pkg", "misc", "base"}
 	for _, s := range sources(t) {
