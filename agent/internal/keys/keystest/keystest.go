@@ -30,7 +30,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
 )
 
-//go:embed moto.py
+//go:embed kms_server.py
 var motoServer []byte
 
 // KMS is a moto server.
@@ -71,7 +71,7 @@ func StartKMS(t *testing.T) *KMS {
 	if python == "" {
 		t.Fatal("CAVRA_MOTO_PYTHON names no Python that has moto: run `make test-keys`")
 	}
-	program := filepath.Join(t.TempDir(), "moto.py")
+	program := filepath.Join(t.TempDir(), "kms_server.py")
 	if err := os.WriteFile(program, motoServer, 0o600); err != nil {
 		t.Fatal(err)
 	}
