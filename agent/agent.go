@@ -144,7 +144,7 @@ func (a *Agent) openPlugins(ctx context.Context) error {
 		if a.connector[s.Connector] != nil {
 			continue
 		}
-		if a.connector[s.Connector], err = host.Connector(ctx, s.Connector); err != nil {
+		if a.connector[s.Connector], err = host.Connector(ctx, s.Connector, a.roots(s.Connector)); err != nil {
 			return fmt.Errorf("start connector %s: %w (cavra doctor says what is wrong here)", s.Connector, err)
 		}
 	}
@@ -159,6 +159,17 @@ func (a *Agent) openPlugins(ctx context.Context) error {
 		Ruleset: a.ruleset(catalogue),
 	}
 	return nil
+}
+
+// roots are those of the scopes of one connector: what it may read.
+func (a *Agent) roots(connector string) []string {
+	var out []string
+	for _, s := range a.cfg.Settings.Scopes {
+		if s.Connector == connector {
+			out = append(out, s.Root)
+		}
+	}
+	return out
 }
 
 // ruleset stands for everything that a verdict rests on: the catalogue and the

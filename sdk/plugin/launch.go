@@ -47,6 +47,10 @@ type Config struct {
 	Catalogue *finding.Catalogue
 	// Sandbox says how much is put on around the plugin; SandboxOff when empty.
 	Sandbox Sandbox
+	// Reads are the files and folders, by their absolute paths, that the plugin may
+	// read in the sandbox, besides what it is handed open. What is not there is
+	// passed over.
+	Reads []string
 
 	args []string
 }
@@ -118,7 +122,7 @@ func (p *Process) start(ctx context.Context, program, socket *os.File) error {
 	inTime := func() bool { return true }
 	config.RunnerFunc = func(_ hclog.Logger, spec *exec.Cmd, dir string) (runner.Runner, error) {
 		p.dir = dir
-		confined, err := newConfinement(p.cfg.Sandbox, program, dir)
+		confined, err := newConfinement(p.cfg, program, dir)
 		if err != nil {
 			return nil, err
 		}

@@ -55,10 +55,12 @@ type confinement struct {
 	dir string
 	// dynamic programs need their libraries.
 	dynamic bool
+	// reads are what it may read besides.
+	reads []string
 }
 
-func newConfinement(mode Sandbox, program *os.File, dir string) (confinement, error) {
-	c := confinement{mode: mode, dir: dir}
+func newConfinement(cfg Config, program *os.File, dir string) (confinement, error) {
+	c := confinement{mode: cfg.Sandbox, dir: dir, reads: cfg.Reads}
 	f, err := elf.NewFile(program)
 	if err != nil {
 		return c, fmt.Errorf("read program: %w", err)
@@ -69,6 +71,33 @@ func newConfinement(mode Sandbox, program *os.File, dir string) (confinement, er
 
 func (c confinement) off() bool { return c.mode == "" || c.mode == SandboxOff }
 
+// readsAsRoot reports whether a plugin is to read files as root does. It stays root
+// then, of whose privileges it keeps this one: in a user namespace of its own it
+// could not read what belongs to others.
+func (c confinement) readsAsRoot() bool { return len(c.reads) > 0 && os.Geteuid() == 0 }
+
+// namespaces are those that the plugin is started in.
+func (c confinement) namespaces() uintptr {
+	if c.readsAsRoot() {
+		return namespaces &^ unix.CLONE_NEWUSER
+	}
+	return namespaces
+}
+
+// dropPrivileges leaves to what this thread executes no capability but to read
+// files, and none at all to what is no root.
+func dropPrivileges() error {
+	for c := range uintptr(unix.CAP_LAST_CAP + 1) {
+		if c == unix.CAP_DAC_READ_SEARCH {
+			continue
+		}
+		if err := unix.Prctl(unix.PR_CAPBSET_DROP, c, 0, 0, 0); err != nil && !errors.Is(err, unix.EINVAL) {
+			return err
+		}
+	}
+	return nil
+}
+
 // thread puts the layers on this thread that a child inherits, and names them.
 // The thread must not be used for anything else afterwards.
 func (c confinement) thread() ([]predicate.Layer, error) {
@@ -78,6 +107,11 @@ func (c confinement) thread() ([]predicate.Layer, error) {
 	layers := []predicate.Layer{predicate.LayerEmptyEnv, predicate.LayerNoNewPrivs, predicate.LayerProcess}
 	if c.off() {
 		return layers, nil
+	}
+	if c.readsAsRoot() {
+		if err := dropPrivileges(); err != nil && c.mode == SandboxRequire {
+			return nil, fmt.Errorf("%w: privileges cannot be dropped here: %w", ErrSandbox, err)
+		}
 	}
 	for _, l := range []struct {
 		layer predicate.Layer
@@ -100,7 +134,7 @@ func (c confinement) attributes(isolated bool) *syscall.SysProcAttr {
 	if !c.off() {
 		a.Ptrace = true
 		if isolated {
-			a.Cloneflags = namespaces
+			a.Cloneflags = c.namespaces()
 		}
 	}
 	return a
@@ -123,7 +157,7 @@ func (c confinement) stopped(pid int) error {
 		return errors.New("the program ended before it began")
 	}
 	limited := make(chan error)
-	go func() { limited <- limit(pid) }() // this thread may do no more than its child
+	go func() { limited <- c.limit(pid) }() // this thread may do no more than its child
 	if err := <-limited; err != nil {
 		return err
 	}
@@ -133,9 +167,16 @@ func (c confinement) stopped(pid int) error {
 	return nil
 }
 
+// folderFiles is how many files one may have open that goes through folders: one
+// for each above another, and what it has handed out.
+const folderFiles = 4096
+
 // limit sets the limits of another process.
-func limit(pid int) error {
+func (c confinement) limit(pid int) error {
 	for resource, most := range limits {
+		if resource == unix.RLIMIT_NOFILE && len(c.reads) > 0 {
+			most = folderFiles
+		}
 		l := unix.Rlimit{Cur: most, Max: most}
 		var old unix.Rlimit
 		if err := unix.Prlimit(pid, resource, nil, &old); err == nil {
@@ -187,6 +228,15 @@ func (c confinement) landlock() error {
 	// go-plugin finds a free name by an empty file; no byte can be written to one.
 	if err := allow(ruleset, c.dir, landlockMakeSock|landlockMakeFile|landlockReadFile|landlockWrite|landlockRemove|landlockReadDir); err != nil {
 		return err
+	}
+	for _, path := range c.reads {
+		rights := uint64(landlockReadFile | landlockReadDir)
+		if st, err := os.Stat(path); err == nil && !st.IsDir() {
+			rights = landlockReadFile
+		}
+		if err := allow(ruleset, path, rights); err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EACCES) && !errors.Is(err, unix.ENOTDIR) {
+			return err
+		}
 	}
 	if c.dynamic {
 		for _, dir := range []string{"/lib", "/lib64", "/usr/lib", "/usr/lib64"} {

@@ -98,7 +98,7 @@ var attempts = []attempt{
 				_ = unix.Close(fd)
 			}
 		}()
-		for range 1000 {
+		for range 2 * folderFiles {
 			fd, err := unix.Dup(0)
 			if err != nil {
 				return err
@@ -107,6 +107,27 @@ var attempts = []attempt{
 		}
 		return nil
 	}},
+}
+
+// readerAttempts are those of a plugin that may read a folder: dir's "models".
+var readerAttempts = []attempt{
+	{"a file that it may read", 0, open(func(_ int, dir string) string { return dir + "/models/a" }, unix.O_RDONLY)},
+	{"the same through /proc", 0, func(_ int, dir string) error {
+		fd, err := unix.Open(dir+"/models/a", unix.O_PATH, 0)
+		if err != nil {
+			return err
+		}
+		_, err = unix.Open("/proc/self/fd/"+strconv.Itoa(fd), unix.O_RDONLY, 0)
+		return err
+	}},
+	{"a file that it may read, to write", unix.EACCES, open(func(_ int, dir string) string { return dir + "/models/a" }, unix.O_RDWR)},
+	{"a file beside it, to write", unix.EACCES, open(func(_ int, dir string) string { return dir + "/models/b" }, unix.O_WRONLY|unix.O_CREAT)},
+	{"a link out of the folder", unix.EACCES, open(func(_ int, dir string) string { return dir + "/models/link" }, unix.O_RDONLY)},
+	{"removing a file", unix.EACCES, func(_ int, dir string) error { return unix.Unlink(dir + "/models/a") }},
+	{"a file by its handle", unix.EPERM, func(int, string) error { return trap(unix.SYS_OPEN_BY_HANDLE_AT) }},
+	{"another root", unix.EPERM, func(int, string) error { return unix.Chroot("/") }},
+	{"another user", unix.EPERM, func(int, string) error { return trap(unix.SYS_SETUID, 1) }},
+	{"privileges", unix.EPERM, func(int, string) error { return trap(unix.SYS_CAPSET) }},
 }
 
 func dial(name string) error {
@@ -123,7 +144,7 @@ func hostile(host, dir string) error {
 	if err != nil {
 		return err
 	}
-	for _, a := range attempts {
+	for _, a := range append(attempts, readerAttempts...) {
 		err := a.try(pid, dir)
 		var errno unix.Errno
 		if err != nil && !errors.As(err, &errno) {
@@ -146,7 +167,13 @@ func otherMachine() { _ = trap(0x40000000|uintptr(unix.SYS_GETPID), uintptr(unsa
 // this machine has none.
 func launchSandboxed(t *testing.T, args ...string) (*Process, error) {
 	t.Helper()
-	p, err := Launch(t.Context(), Config{Path: self(t), Sandbox: SandboxRequire, args: args})
+	return launchReader(t, nil, args...)
+}
+
+// launchReader is launchSandboxed for a plugin that may read something.
+func launchReader(t *testing.T, reads []string, args ...string) (*Process, error) {
+	t.Helper()
+	p, err := Launch(t.Context(), Config{Path: self(t), Sandbox: SandboxRequire, Reads: reads, args: args})
 	if errors.Is(err, ErrSandbox) && os.Getenv("CI") == "" {
 		t.Skip(err)
 	}
@@ -163,10 +190,58 @@ func launchSandboxed(t *testing.T, args ...string) (*Process, error) {
 // TestSandbox has a plugin try every route before it serves: none leads anywhere,
 // and it serves all the same.
 func TestSandbox(t *testing.T) {
+	dir := hostileFolder(t)
+	heard := tryAll(t, dir, nil)
+	for _, a := range attempts {
+		stopped(t, heard, a)
+	}
+}
+
+// TestSandboxOfReader has a plugin that may read a folder try the same, and to
+// read, write and reach what is beside it.
+func TestSandboxOfReader(t *testing.T) {
+	dir := hostileFolder(t)
+	heard := tryAll(t, dir, []string{filepath.Join(dir, "models"), filepath.Join(dir, "absent")})
+	for _, a := range append(attempts, readerAttempts...) {
+		stopped(t, heard, a)
+	}
+}
+
+// hostileFolder has what an agent has: a key, and models beside it.
+func hostileFolder(t *testing.T) string {
+	t.Helper()
 	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, "key"), []byte("secret"), 0o644); err != nil { //nolint:gosec // to be read by anybody
+	for _, name := range []string{"key", "models/a"} {
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o755); err != nil { //nolint:gosec // to be read by anybody
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("secret"), 0o644); err != nil { //nolint:gosec // to be read by anybody
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink("../key", filepath.Join(dir, "models", "link")); err != nil {
 		t.Fatal(err)
 	}
+	return dir
+}
+
+// stopped holds an attempt to what should come of it.
+func stopped(t *testing.T, heard string, a attempt) {
+	t.Helper()
+	outcome := "allowed"
+	if a.want != 0 {
+		outcome = a.want.Error()
+	}
+	if !strings.Contains(heard, fmt.Sprintf("%s=%d\n", a.name, int(a.want))) {
+		t.Errorf("%s: want %s of:\n%s", a.name, outcome, heard)
+		return
+	}
+	t.Logf("%-36s %s", a.name, outcome)
+}
+
+// tryAll launches the hostile plugin, and returns what it says came of its attempts.
+func tryAll(t *testing.T, dir string, reads []string) string {
+	t.Helper()
 	t.Setenv("A_SECRET_OF_THE_HOST", "secret")
 	for _, name := range []string{dir + "/socket", "@" + dir} {
 		l, err := net.Listen("unix", name)
@@ -175,7 +250,7 @@ func TestSandbox(t *testing.T) {
 		}
 		t.Cleanup(func() { _ = l.Close() })
 	}
-	p, err := launchSandboxed(t, "hostile", strconv.Itoa(os.Getpid()), dir)
+	p, err := launchReader(t, reads, "hostile", strconv.Itoa(os.Getpid()), dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -190,18 +265,22 @@ func TestSandbox(t *testing.T) {
 	if d := s.Describe(); d.Name != "test" {
 		t.Errorf("it describes itself as %+v", d)
 	}
-	heard := p.Stderr()
-	for _, a := range attempts {
-		line := fmt.Sprintf("%s=%d\n", a.name, int(a.want))
-		if !strings.Contains(heard, line) {
-			t.Errorf("%s: want %s", a.name, a.want)
-		} else {
-			t.Logf("%-36s %s", a.name, a.want)
-		}
+	status, err := os.ReadFile("/proc/" + p.child.ID() + "/status")
+	if err != nil {
+		t.Fatal(err)
 	}
-	if strings.Contains(heard, "environment:") || t.Failed() {
+	privileges := uint64(0) // none in a user namespace of its own
+	if reads != nil && os.Geteuid() == 0 {
+		privileges = 1 << unix.CAP_DAC_READ_SEARCH
+	}
+	if want := fmt.Sprintf("CapEff:\t%016x\n", privileges); !strings.Contains(string(status), want) {
+		t.Errorf("want %q of\n%s", want, status)
+	}
+	heard := p.Stderr()
+	if strings.Contains(heard, "environment:") {
 		t.Errorf("it says:\n%s", heard)
 	}
+	return heard
 }
 
 // TestSandboxKillsForeignCalls has a plugin call by another machine's numbers.

@@ -103,7 +103,7 @@ func program() filter {
 	f.reload()
 	// What starts the plugin itself, with the flags that os/exec has for it, and
 	// threads. A plugin that does the same gets a process below it, which ends with it.
-	for _, flags := range []uint32{namespaces, unix.CLONE_VFORK | unix.CLONE_VM} {
+	for _, flags := range []uint32{namespaces, namespaces&^unix.CLONE_NEWUSER | unix.CLONE_VFORK | unix.CLONE_VM, unix.CLONE_VFORK | unix.CLONE_VM} {
 		f.option(unix.SYS_CLONE, 0, flags|uint32(unix.SIGCHLD))
 		f.option(unix.SYS_CLONE, 0, flags|uint32(unix.SIGCHLD)|unix.CLONE_PIDFD)
 	}
@@ -161,7 +161,7 @@ func seccomp() error {
 	return nil
 }
 
-// plainCalls are those that a scanner needs, of a program in Go that serves over a
+// plainCalls are those that a scanner or a connector of files needs, of a program in Go that serves over a
 // socket: memory, its own threads, files that it has open, waiting and clocks. Not
 // among them: connect, ptrace of others, mounts, namespaces, memory files, keys,
 // io_uring, bpf, perf events, other processes' memory.

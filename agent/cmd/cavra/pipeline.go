@@ -67,7 +67,10 @@ func (p *pipeline) open(ctx context.Context, o scanOptions) error {
 		return err
 	}
 	var group errgroup.Group
-	group.Go(func() (err error) { p.connector, err = host.Connector(ctx, "fs"); return err })
+	group.Go(func() (err error) {
+		p.connector, err = host.Connector(ctx, pluginhost.Files, []string{"/"})
+		return err
+	})
 	group.Go(func() (err error) { p.pools, err = host.Scanners(ctx); return err })
 	if err := group.Wait(); err != nil {
 		return advise(err)

@@ -5,7 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"slices"
 	"sync"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/cavra/cavra/schemas/predicate"
 	"github.com/cavra/cavra/sdk/artifact"
@@ -21,23 +24,34 @@ const maxRestarts = 16
 type Connector struct {
 	host    *Host
 	program Program
+	// roots are what it may read; nil for a connector that has to reach more.
+	roots []string
 
 	mu          sync.Mutex
 	process     *plugin.Process
 	rpc         *plugin.Connector
 	digest      predicate.Digest
 	description connector.Description
-	restarts    int
+	// places are where the roots were when the process was started.
+	places   []place
+	restarts int
 }
 
-// Connector starts the connector for a kind of registry, such as "fs". The
-// caller closes it.
-func (h *Host) Connector(ctx context.Context, kind string) (*Connector, error) {
+// Files is the kind of the connector for files on local disks, the only one that
+// is confined: the others have to reach their registries.
+const Files = "fs"
+
+// Connector starts the connector for a kind of registry, such as Files, which may
+// read below the roots only. The caller closes it.
+func (h *Host) Connector(ctx context.Context, kind string, roots []string) (*Connector, error) {
 	programs, err := h.programs(KindConnector, connectorPrefix+kind)
 	if err != nil {
 		return nil, err
 	}
 	c := &Connector{host: h, program: programs[0]}
+	if kind == Files {
+		c.roots = roots
+	}
 	if err := c.start(ctx); err != nil {
 		return nil, err
 	}
@@ -46,7 +60,12 @@ func (h *Host) Connector(ctx context.Context, kind string) (*Connector, error) {
 }
 
 func (c *Connector) start(ctx context.Context) error {
-	process, err := plugin.Launch(ctx, plugin.Config{Path: c.program.Path, Digest: c.digest, Logger: c.host.cfg.Logger})
+	cfg := plugin.Config{Path: c.program.Path, Digest: c.digest, Logger: c.host.cfg.Logger}
+	if c.roots != nil {
+		cfg.Sandbox, cfg.Reads = c.host.cfg.Sandbox, c.roots
+	}
+	c.places = placesOf(c.roots)
+	process, err := plugin.Launch(ctx, cfg)
 	if err != nil {
 		return fmt.Errorf("start connector %s: %w", c.program.Name, err)
 	}
@@ -71,6 +90,33 @@ func (c *Connector) Layers() []predicate.Layer {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.process.Layers()
+}
+
+// place is a folder or file, whatever it is called.
+type place struct{ device, inode uint64 }
+
+// placesOf says where roots are by now; what is not there is nowhere.
+func placesOf(roots []string) []place {
+	out := make([]place, len(roots))
+	for i, root := range roots {
+		var st unix.Stat_t
+		if unix.Stat(root, &st) == nil {
+			out[i] = place{st.Dev, st.Ino}
+		}
+	}
+	return out
+}
+
+// refresh ends the process when a root has come, or has been replaced or mounted
+// over, since it was started: what it may read was fixed then.
+func (c *Connector) refresh() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.roots == nil || slices.Equal(c.places, placesOf(c.roots)) {
+		return nil
+	}
+	c.restarts--
+	return c.process.Close()
 }
 
 // running returns the process that answers, a new one if the last has ended.
@@ -98,6 +144,10 @@ func (c *Connector) running(ctx context.Context) (*plugin.Connector, error) {
 // List is the connector contract's.
 func (c *Connector) List(ctx context.Context, root string) iter.Seq2[artifact.Item, error] {
 	return func(yield func(artifact.Item, error) bool) {
+		if err := c.refresh(); err != nil {
+			yield(artifact.Item{}, err)
+			return
+		}
 		rpc, err := c.running(ctx)
 		if err != nil {
 			yield(artifact.Item{}, err)
