@@ -49,7 +49,7 @@ type child struct {
 	cmd            *exec.Cmd
 	dir            string
 	stdout, stderr *os.File
-	// theirs are the process's own input, output and errors.
+	// theirs are the process's own input, output, errors and socket.
 	theirs []*os.File
 	// layers are those in force, once it has started.
 	layers []predicate.Layer
@@ -79,7 +79,21 @@ func newChild(l launcher, dir string) (*child, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open input: %w", err), outR.Close(), outW.Close(), errR.Close(), errW.Close())
 	}
-	return &child{launcher: l, dir: dir, stdout: outR, stderr: errR, theirs: []*os.File{nothing, outW, errW}, exited: make(chan struct{})}, nil
+	if l.socket, err = above(l.program, l.socket); err != nil {
+		return nil, errors.Join(err, outR.Close(), outW.Close(), errR.Close(), errW.Close(), nothing.Close())
+	}
+	return &child{launcher: l, dir: dir, stdout: outR, stderr: errR, theirs: []*os.File{nothing, outW, errW, l.socket}, exited: make(chan struct{})}, nil
+}
+
+// above duplicates f to a number higher than the program's. Between fork and exec,
+// what is inherited is moved out of the way to the numbers after its highest, over
+// whatever is there: without one above it, that may be the program.
+func above(program, f *os.File) (*os.File, error) {
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, int(program.Fd())+1)
+	if err != nil {
+		return nil, fmt.Errorf("duplicate descriptor: %w", err)
+	}
+	return os.NewFile(uintptr(fd), f.Name()), nil
 }
 
 // Start starts the process and its supervisor.

@@ -249,3 +249,41 @@ func TestUndumpableHost(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestStartWithProgramAboveAll starts a program whose descriptor has the number to
+// which a process's own are moved before it is executed.
+func TestStartWithProgramAboveAll(t *testing.T) {
+	loaded, err := Load(self(t), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer loaded.Close()
+	ours, theirs, err := socketPair()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ours.Close()
+	defer theirs.Close()
+	const high = 400
+	at := func(f *os.File, n int) *os.File {
+		fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, n)
+		if err != nil || fd != n {
+			t.Fatalf("descriptor %d, want %d: %v", fd, n, err)
+		}
+		return os.NewFile(uintptr(fd), f.Name())
+	}
+	socket, program := at(theirs, high), at(loaded.sealed, high+1)
+	defer socket.Close()
+	defer program.Close()
+	c, err := newChild(launcher{program: program, socket: socket, args: []string{"scanner"}}, t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Kill(t.Context()); err != nil {
+		t.Error(err)
+	}
+	<-c.exited
+}
