@@ -99,7 +99,7 @@ func (b *bench) tree(ctx context.Context, name string, write func(dir string, n 
 	if err != nil {
 		return err
 	}
-	if err := agrees(ours.stdout, manifest); err != nil {
+	if err := agrees(ours.stdout, dir, manifest); err != nil {
 		return err
 	}
 	theirs := median(reads)
@@ -113,7 +113,7 @@ func (b *bench) tree(ctx context.Context, name string, write func(dir string, n 
 }
 
 // agrees compares a scan's verdicts with what was written.
-func agrees(stdout []byte, manifest corpus.Manifest) error {
+func agrees(stdout []byte, dir string, manifest corpus.Manifest) error {
 	var r report.Report
 	if err := json.Unmarshal(stdout, &r); err != nil {
 		return fmt.Errorf("read report: %w", err)
@@ -121,10 +121,13 @@ func agrees(stdout []byte, manifest corpus.Manifest) error {
 	if len(r.Artifacts) != len(manifest.Files) {
 		return fmt.Errorf("%d files were written and %d reported", len(manifest.Files), len(r.Artifacts))
 	}
-	want := manifest.Verdicts()
-	for word, got := range map[predicate.Verdict]int{predicate.Pass: r.Summary.Pass, predicate.Warn: r.Summary.Warn, predicate.Fail: r.Summary.Fail, predicate.Error: r.Summary.Error} {
-		if got != want[word] {
-			return fmt.Errorf("verdict %s: %d files were written so and %d reported", word, want[word], got)
+	want := make(map[string]predicate.Verdict, len(manifest.Files))
+	for _, f := range manifest.Files {
+		want[filepath.Join(dir, filepath.FromSlash(f.Path))] = f.Verdict
+	}
+	for _, a := range r.Artifacts {
+		if a.Verdict != want[a.Path] {
+			return fmt.Errorf("%s was written to be %q and is reported as %q: %s%v", a.Path, want[a.Path], a.Verdict, a.Message, a.Findings)
 		}
 	}
 	return nil
