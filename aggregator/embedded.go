@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -57,6 +58,9 @@ func (e *embedded) start(ctx context.Context, group *errgroup.Group, cfg Config)
 	}
 	c := broker.Default()
 	c.Dir, c.Port, c.Superuser, c.Password, c.Log = filepath.Join(set.Embedded.Dir, "kafka"), set.Embedded.KafkaPort, superuser, e.password, cfg.Log
+	if c.MaxConnections, err = connections(); err != nil {
+		return err
+	}
 	c.Topics = []broker.Topic{{Name: topic.Statements, Partitions: set.Kafka.Partitions}}
 	if e.broker, err = broker.New(c); err != nil {
 		return err
@@ -69,6 +73,17 @@ func (e *embedded) start(ctx context.Context, group *errgroup.Group, cfg Config)
 		// The group's error says why.
 		return ctx.Err()
 	}
+}
+
+// connections is how many of the broker's may be open at a time: an agent has two
+// while it sends, and the rest of the program needs descriptors too.
+func connections() (int, error) {
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		return 0, fmt.Errorf("ask for the limit of open files: %w", err)
+	}
+	const most = 1 << 16
+	return int(min(limit.Cur/4*3, most)), nil
 }
 
 // library finds the engine's library: the configured one, or the one beside the

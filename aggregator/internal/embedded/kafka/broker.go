@@ -68,8 +68,10 @@ type Config struct {
 	// SegmentBytes is the size at which a partition begins a new file.
 	// TrimBefore frees disk in whole files.
 	SegmentBytes int
-	// MaxConnections bounds the connections that are open at a time.
+	// MaxConnections bounds the connections that are open at a time, and
+	// LoginTime how long one may take to log in.
 	MaxConnections int
+	LoginTime      time.Duration
 	// Log receives what the broker reports. Nil discards it.
 	Log *slog.Logger
 }
@@ -82,6 +84,7 @@ func Default() Config {
 		MaxDiskBytes:    1 << 30,
 		SegmentBytes:    16 << 20,
 		MaxConnections:  512,
+		LoginTime:       30 * time.Second,
 	}
 }
 
@@ -116,6 +119,9 @@ func (c Config) validate() error {
 	if c.MaxConnections < 1 {
 		bad("connection limit of %d: want at least 1", c.MaxConnections)
 	}
+	if c.LoginTime <= 0 {
+		bad("login time of %s: want some", c.LoginTime)
+	}
 	return errors.Join(errs...)
 }
 
@@ -145,7 +151,7 @@ func New(cfg Config) (*Broker, error) {
 	b := &Broker{cfg: cfg, log: log, ready: make(chan struct{})}
 	// Twice the limit, so that a writer just beyond it is told so instead of
 	// being cut off.
-	b.conns = guard{maxConns: cfg.MaxConnections, maxFrame: 2*cfg.MaxMessageBytes + frameSlack, log: log, open: make(chan struct{})}
+	b.conns = guard{maxConns: cfg.MaxConnections, maxFrame: 2*cfg.MaxMessageBytes + frameSlack, loginTime: cfg.LoginTime, log: log, open: make(chan struct{})}
 	return b, nil
 }
 

@@ -437,6 +437,7 @@ func TestNewReportsEveryMistake(t *testing.T) {
 		"embedded kafka: message limit of 0 bytes: want 1 KiB to 64 MiB",
 		"embedded kafka: segments of 0 bytes: want 1 KiB to 1 GiB",
 		"embedded kafka: connection limit of 0: want at least 1",
+		"embedded kafka: login time of 0s: want some",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)

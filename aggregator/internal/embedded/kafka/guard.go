@@ -14,11 +14,13 @@ import (
 // guard stands between the network and kfake, which allocates whatever size a
 // frame announces and ends the process on a request it does not know. It lets
 // through frames of known requests within their size, from connections that have
-// begun to authenticate, on a bounded number of connections.
+// begun to authenticate within a time, on a bounded number of connections.
 type guard struct {
 	maxConns int
 	maxFrame int
-	log      *slog.Logger
+	// loginTime is how long a connection may take to log in.
+	loginTime time.Duration
+	log       *slog.Logger
 	// open is closed when connections may come in: kfake accepts them before
 	// its caller can have set up the checks of produce.go.
 	open chan struct{}
@@ -46,6 +48,9 @@ const (
 	keyAPIVersions      = 18
 	keySaslAuthenticate = 36
 )
+
+// loginKeys are the requests that come before a login is done.
+var loginKeys = []int16{keySaslHandshake, keyAPIVersions, keySaslAuthenticate}
 
 // admitted are the requests that agents, aggregators and their administration
 // make. Transactions, idempotent producers, quotas, share groups and
@@ -98,6 +103,9 @@ func (l *guardedListener) Accept() (net.Conn, error) {
 			return nil, err
 		}
 		if l.guard.enter() {
+			if err := conn.SetReadDeadline(time.Now().Add(l.guard.loginTime)); err != nil {
+				l.guard.log.Debug("no time set for a login", slog.Any("error", err))
+			}
 			return &guardedConn{Conn: conn, guard: l.guard}, nil
 		}
 		l.guard.log.Warn("embedded kafka refused a connection", slog.Int("limit", l.guard.maxConns))
@@ -130,16 +138,13 @@ func (g *guard) check(head [frameHead]byte, authenticating bool) error {
 	key := int16(binary.BigEndian.Uint16(head[4:]))
 	version := int16(binary.BigEndian.Uint16(head[6:]))
 	limit := int64(g.maxFrame)
-	switch key {
-	case keySaslHandshake, keyAPIVersions, keySaslAuthenticate:
+	switch {
+	case slices.Contains(loginKeys, key):
 		limit = loginFrame
-	default:
-		if !slices.Contains(admitted, key) || version < 0 {
-			return errRequest
-		}
-		if !authenticating {
-			return errBeforeAuth
-		}
+	case !slices.Contains(admitted, key):
+		return errRequest
+	case !authenticating:
+		return errBeforeAuth
 	}
 	if version < 0 {
 		return errRequest
@@ -164,6 +169,10 @@ type guardedConn struct {
 	headLeft       int   // bytes of the checked head that are not handed on yet
 	bodyLeft       int64 // bytes of the frame after the head
 	authenticating bool
+	// loggedIn says that the peer went on after its login, so that it may be
+	// idle for as long as it likes. Whether the login was good is kfake's to
+	// know: it ends a connection whose login was not.
+	loggedIn bool
 }
 
 func (c *guardedConn) Read(p []byte) (int, error) {
@@ -193,6 +202,14 @@ func (c *guardedConn) next() error {
 		c.guard.log.Warn("embedded kafka closed a connection", slog.Any("reason", err),
 			slog.String("peer", c.RemoteAddr().String()))
 		return err
+	}
+	switch key := int16(binary.BigEndian.Uint16(c.head[4:])); {
+	case slices.Contains(loginKeys, key):
+	case !c.loggedIn:
+		if err := c.SetReadDeadline(time.Time{}); err != nil {
+			return err
+		}
+		c.loggedIn = true
 	}
 	if int16(binary.BigEndian.Uint16(c.head[4:])) == keySaslAuthenticate {
 		c.authenticating = true

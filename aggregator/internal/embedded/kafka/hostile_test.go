@@ -141,6 +141,50 @@ func produceRaw(t *testing.T, b *kafka.Broker, raw []byte) error {
 	return res.Error
 }
 
+// TestSilentConnections: a peer that does not log in in time gives its place back,
+// and one that has may be silent.
+func TestSilentConnections(t *testing.T) {
+	cfg := config(t.TempDir())
+	cfg.LoginTime = 500 * time.Millisecond
+	b, _ := start(t, cfg)
+	mech, err := scram.Mechanism(scram.SHA256, superuser, password)
+	if err != nil {
+		t.Fatal(err)
+	}
+	good, err := (&kafkago.Dialer{SASLMechanism: mech, Timeout: 10 * time.Second}).DialContext(t.Context(), "tcp", b.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := good.Brokers(); err != nil {
+		t.Fatal(err)
+	}
+	for name, send := range map[string][]byte{"nothing": nil, "half a login": frame(12+4, 36, 0)[:6], "a question": frame(10, 18, 0, 0, 0)} {
+		conn, err := net.Dial("tcp", b.Addr())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := conn.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := conn.Write(send); err != nil {
+			t.Fatal(err)
+		}
+		var timeout net.Error
+		if _, err := io.Copy(io.Discard, conn); errors.As(err, &timeout) && timeout.Timeout() {
+			t.Errorf("after %s the connection was kept open", name)
+		}
+		if err := conn.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := good.Brokers(); err != nil {
+		t.Errorf("a connection that had logged in: %v", err)
+	}
+	if err := good.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestConnectionLimit(t *testing.T) {
 	cfg := config(t.TempDir())
 	cfg.MaxConnections = 4
