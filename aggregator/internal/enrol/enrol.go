@@ -78,10 +78,14 @@ type Config struct {
 // Service is the enrolment service.
 type Service struct {
 	cfg Config
-	// turn lets one enrolment provision at a time: of two answers to the same
-	// agent, the one sent last holds the password that was set last.
-	turn chan struct{}
+	// turns let one enrolment of an agent provision at a time: of two answers to
+	// the same agent, the one sent last holds the password that was set last.
+	// Agents share them by their hash, so that there is a bound.
+	turns [turns]chan struct{}
 }
+
+// turns is how many enrolments provision at a time.
+const turns = 128
 
 // New checks the configuration.
 func New(cfg Config) (*Service, error) {
@@ -91,7 +95,11 @@ func New(cfg Config) (*Service, error) {
 	case len(cfg.Cluster.Brokers) == 0 || cfg.Cluster.Topic == "":
 		return nil, errors.New("enrolment: set the brokers' addresses, as agents reach them, and the topic")
 	}
-	return &Service{cfg: cfg, turn: make(chan struct{}, 1)}, nil
+	s := &Service{cfg: cfg}
+	for i := range s.turns {
+		s.turns[i] = make(chan struct{}, 1)
+	}
+	return s, nil
 }
 
 // Handler returns the path to mount the service at, and its handler.
@@ -111,15 +119,19 @@ func (s *Service) Enrol(ctx context.Context, req *connect.Request[enrolv1.EnrolR
 	if err != nil {
 		return nil, err
 	}
-	if err := s.enter(ctx); err != nil {
-		return nil, connect.NewError(connect.CodeUnavailable, errors.New("too many enrolments at once: try again with the same token and key"))
-	}
-	defer s.leave()
 	e, err := s.cfg.Store.RedeemJoinToken(ctx, token, key)
 	if err != nil {
 		return nil, s.refuse(ctx, err)
 	}
-	kafka, err := s.provision(ctx, e)
+	leave, err := s.enter(ctx, e.Tenant, e.Agent)
+	if err != nil {
+		return nil, connect.NewError(connect.CodeUnavailable, errors.New("too many enrolments at once: try again with the same token and key"))
+	}
+	defer leave()
+	kafka, err := s.provision(ctx, e, key)
+	if errors.Is(err, errReplaced) {
+		return nil, s.refuse(ctx, control.ErrTokenUsed)
+	}
 	if err != nil {
 		s.cfg.Log.ErrorContext(ctx, "enrolment stopped short of Kafka access",
 			slog.String("tenant", e.Tenant), slog.String("agent", e.Agent), slog.Any("error", err))
@@ -175,7 +187,14 @@ func (s *Service) refuse(ctx context.Context, err error) error {
 	return connect.NewError(code, errors.New(text))
 }
 
-func (s *Service) provision(ctx context.Context, e control.Enrolment) (*enrolv1.KafkaAccess, error) {
+func (s *Service) provision(ctx context.Context, e control.Enrolment, key identity.PublicKey) (*enrolv1.KafkaAccess, error) {
+	// While this waited its turn, another key may have followed, whose password
+	// must not be replaced.
+	if k, err := s.cfg.Store.KeyByID(ctx, key.ID()); err != nil {
+		return nil, err
+	} else if k.Status != control.Active {
+		return nil, errReplaced
+	}
 	var random [32]byte
 	if _, err := rand.Read(random[:]); err != nil {
 		return nil, fmt.Errorf("make password: %w", err)
@@ -197,6 +216,9 @@ func (s *Service) provision(ctx context.Context, e control.Enrolment) (*enrolv1.
 		Brokers: c.Brokers, Topic: c.Topic, Mechanism: mechanism, Username: username, Password: password, CaPem: c.CAPEM, Tls: c.TLS,
 	}, nil
 }
+
+// errReplaced says that the key is not the agent's any more.
+var errReplaced = errors.New("the key has been replaced or revoked meanwhile")
 
 // errRevoked says that an agent was revoked while it was being enrolled.
 var errRevoked = errors.New("the agent has been revoked meanwhile")

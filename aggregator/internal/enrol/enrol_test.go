@@ -252,6 +252,37 @@ func TestKnownKey(t *testing.T) {
 	}
 }
 
+// TestAnAnswerThatComesLate: an enrolment waits its turn while another key is
+// enrolled for the agent. Its password must not replace the one of that key.
+func TestAnAnswerThatComesLate(t *testing.T) {
+	w := newWorld(t)
+	first := request(t, w.token(t, ""), predicate.Ed25519)
+	got, err := w.enrol(t, first)
+	must(t, err)
+	leave, err := w.service.enter(t.Context(), "acme", got.GetAgent())
+	must(t, err)
+	answers := make([]error, 2)
+	var both sync.WaitGroup
+	var second *enrolv1.EnrolResponse
+	both.Go(func() { _, answers[0] = w.enrol(t, first) })
+	both.Go(func() { second, answers[1] = w.enrol(t, request(t, w.token(t, got.GetAgent()), predicate.Ed25519)) })
+	for {
+		a, err := w.store.Agent(t.Context(), "acme", got.GetAgent())
+		must(t, err)
+		if a.Epoch == 2 {
+			break
+		}
+	}
+	leave()
+	both.Wait()
+	if connect.CodeOf(answers[0]) != connect.CodeUnauthenticated || answers[1] != nil {
+		t.Fatalf("the first key's answer: %v; the second's: %v", answers[0], answers[1])
+	}
+	if second.GetKafka().GetPassword() != w.broker.passwords[second.GetKafka().GetUsername()] {
+		t.Error("the password that works is not the one that the agent's key was given")
+	}
+}
+
 // Kafka is away when an agent enrols: the same request succeeds when it is back.
 func TestKafkaAway(t *testing.T) {
 	w := newWorld(t)

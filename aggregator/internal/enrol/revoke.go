@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"log/slog"
 	"math/rand/v2"
 	"time"
@@ -25,10 +26,11 @@ const (
 func (s *Service) Revoke(ctx context.Context, tenant, agent string) error {
 	ctx, cancel := context.WithTimeout(ctx, Timeout)
 	defer cancel()
-	if err := s.enter(ctx); err != nil {
+	leave, err := s.enter(ctx, tenant, agent)
+	if err != nil {
 		return fmt.Errorf("revoke agent %q: %w", agent, err)
 	}
-	defer s.leave()
+	defer leave()
 	// Not the other way round: an enrolment elsewhere that gave it access in
 	// between would not see that it was revoked.
 	if err := s.cfg.Store.RevokeAgent(ctx, tenant, agent); err != nil {
@@ -78,26 +80,28 @@ func (s *Service) settle(ctx context.Context) error {
 func (s *Service) settleOne(ctx context.Context, a control.Agent) error {
 	ctx, cancel := context.WithTimeout(ctx, Timeout)
 	defer cancel()
-	if err := s.enter(ctx); err != nil {
+	leave, err := s.enter(ctx, a.Tenant, a.ID)
+	if err != nil {
 		return err
 	}
-	defer s.leave()
+	defer leave()
 	// It may have been enrolled anew since it was listed.
-	a, err := s.cfg.Store.Agent(ctx, a.Tenant, a.ID)
+	a, err = s.cfg.Store.Agent(ctx, a.Tenant, a.ID)
 	if err != nil || a.Status != control.Revoked {
 		return err
 	}
 	return s.cfg.Kafka.RevokeAgent(ctx, Username(a.Tenant, a.ID))
 }
 
-// enter waits for its turn to change what agents may do on Kafka.
-func (s *Service) enter(ctx context.Context) error {
+// enter waits for its turn to change what an agent may do on Kafka.
+func (s *Service) enter(ctx context.Context, tenant, agent string) (leave func(), err error) {
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(Username(tenant, agent))) // it never fails
+	turn := s.turns[h.Sum32()%turns]
 	select {
-	case s.turn <- struct{}{}:
-		return nil
+	case turn <- struct{}{}:
+		return func() { <-turn }, nil
 	case <-ctx.Done():
-		return fmt.Errorf("wait for other enrolments: %w", ctx.Err())
+		return nil, fmt.Errorf("wait for other enrolments: %w", ctx.Err())
 	}
 }
-
-func (s *Service) leave() { <-s.turn }

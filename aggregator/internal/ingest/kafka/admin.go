@@ -3,9 +3,6 @@ package kafka
 import (
 	"cmp"
 	"context"
-	"crypto/pbkdf2"
-	"crypto/rand"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"maps"
@@ -45,6 +42,7 @@ func StatementTopic(name string, partitions, maxMessageBytes int) TopicSpec {
 // administrator: to create and alter topics, credentials and access rules.
 type Admin struct {
 	client *client
+	grants grants
 }
 
 // NewAdmin checks the configuration and connects to nothing. Close it.
@@ -53,7 +51,7 @@ func NewAdmin(cfg Config) (*Admin, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Admin{client: c}, nil
+	return &Admin{client: c, grants: grants{turn: make(chan struct{}, 1)}}, nil
 }
 
 // Close gives back the connections.
@@ -171,45 +169,6 @@ var (
 	passwords = regexp.MustCompile(`^[!-~]{16,256}$`)
 )
 
-// EnsureAgent lets an agent log in with SCRAM-SHA-256 and write to the statements'
-// topic, and nothing else: access rules of that principal beyond these two are
-// removed. Called again with another password it replaces the password.
-//
-// A cluster of several brokers takes a moment to make it known to all of them.
-func (a *Admin) EnsureAgent(ctx context.Context, username, password string) error {
-	if !usernames.MatchString(username) {
-		return fmt.Errorf("ensure agent %q: a username has 1 to 128 letters, digits, dots, dashes and underscores", username)
-	}
-	if !passwords.MatchString(password) {
-		return fmt.Errorf("ensure agent %q: a password has 16 to 256 printable ASCII characters without spaces", username)
-	}
-	if err := a.client.reach(ctx); err != nil {
-		return fmt.Errorf("ensure agent %q: %w", username, err)
-	}
-	// Rules first: a login must never be wider than it should.
-	if err := a.ensureRules(ctx, "User:"+username); err != nil {
-		return fmt.Errorf("ensure agent %q: %w", username, err)
-	}
-	salt := make([]byte, scramSalt)
-	if _, err := rand.Read(salt); err != nil {
-		return fmt.Errorf("ensure agent %q: make salt: %w", username, err)
-	}
-	salted, err := pbkdf2.Key(sha256.New, password, salt, scramIterations, sha256.Size)
-	if err != nil {
-		return fmt.Errorf("ensure agent %q: derive key: %w", username, err)
-	}
-	err = a.alterScram(ctx, &kafka.AlterUserScramCredentialsRequest{
-		Upsertions: []kafka.UserScramCredentialsUpsertion{{
-			Name: username, Mechanism: kafka.ScramMechanismSha256, Iterations: scramIterations,
-			Salt: salt, SaltedPassword: salted,
-		}},
-	})
-	if err != nil {
-		return fmt.Errorf("ensure agent %q: %w", username, err)
-	}
-	return nil
-}
-
 // RevokeAgent takes an agent's rights and then its login away. Connections that
 // are still open can do nothing any more. Revoking an agent that does not exist
 // is not an error.
@@ -241,41 +200,6 @@ func (a *Admin) alterScram(ctx context.Context, req *kafka.AlterUserScramCredent
 		if r.Error != nil {
 			return fmt.Errorf("alter credentials: %w", r.Error)
 		}
-	}
-	return nil
-}
-
-func (a *Admin) ensureRules(ctx context.Context, principal string) error {
-	rule := func(op kafka.ACLOperationType) kafka.ACLEntry {
-		return kafka.ACLEntry{
-			ResourceType: kafka.ResourceTypeTopic, ResourceName: a.client.cfg.Topic,
-			ResourcePatternType: kafka.PatternTypeLiteral, Principal: principal, Host: "*",
-			Operation: op, PermissionType: kafka.ACLPermissionTypeAllow,
-		}
-	}
-	want := []kafka.ACLEntry{rule(kafka.ACLOperationTypeWrite), rule(kafka.ACLOperationTypeDescribe)}
-	have, err := a.rules(ctx, principal)
-	if err != nil {
-		return err
-	}
-	for _, r := range have {
-		if slices.Contains(want, r) {
-			continue
-		}
-		if err := a.deleteRules(ctx, exactly(r)); err != nil {
-			return err
-		}
-	}
-	missing := slices.DeleteFunc(want, func(r kafka.ACLEntry) bool { return slices.Contains(have, r) })
-	if len(missing) == 0 {
-		return nil
-	}
-	res, err := a.client.kafka.CreateACLs(ctx, &kafka.CreateACLsRequest{ACLs: missing})
-	if err != nil {
-		return fmt.Errorf("create access rules: %w", err)
-	}
-	if err := errors.Join(res.Errors...); err != nil {
-		return fmt.Errorf("create access rules: %w", err)
 	}
 	return nil
 }

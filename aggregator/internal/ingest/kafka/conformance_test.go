@@ -48,6 +48,7 @@ func conform(t *testing.T, b broker) {
 		{"Topics", testTopics},
 		{"WrongPassword", testWrongPassword},
 		{"AgentRights", testAgentRights},
+		{"ManyAgents", testManyAgents},
 		{"ReadBatch", testReadBatch},
 		{"ReadExactly", testReadExactly},
 		{"OutOfRange", testOutOfRange},
@@ -302,6 +303,37 @@ func testAgentRights(t *testing.T, b broker) {
 	}
 	if !errors.Is(err, kafkago.TopicAuthorizationFailed) && !errors.Is(err, kafkago.SASLAuthenticationFailed) && !errors.Is(err, kafkago.UnknownTopicOrPartition) {
 		t.Errorf("agent wrote on an open connection after it was revoked: %v", err)
+	}
+}
+
+// testManyAgents makes agents at the same time, more than are made by one
+// change and one of them twice: each can log in with a password that it was given.
+func testManyAgents(t *testing.T, b broker) {
+	cfg := topic(t, b, 1)
+	ctx := deadline(t)
+	a := newAdmin(t, cfg)
+	const agents = 150
+	name := func(i int) string { return fmt.Sprintf("agent-many-%d", i%agents) }
+	errs := make([]error, agents+1)
+	var all sync.WaitGroup
+	for i := range errs {
+		all.Go(func() { errs[i] = a.EnsureAgent(ctx, name(i), agentPassword) })
+	}
+	all.Go(func() {
+		gone, cancel := context.WithCancel(ctx)
+		cancel()
+		if err := a.EnsureAgent(gone, "agent-gone", agentPassword); err != nil && !errors.Is(err, context.Canceled) {
+			t.Errorf("whoever did not wait: %v", err)
+		}
+	})
+	all.Wait()
+	if err := errors.Join(errs...); err != nil {
+		t.Fatal(err)
+	}
+	for _, i := range []int{0, 1, agents / 2, agents - 1} {
+		eventually(t, func() error {
+			return writer(t, b, cfg.Topic, name(i), agentPassword, 0).WriteMessages(ctx, statements(i, 1)...)
+		})
 	}
 }
 
