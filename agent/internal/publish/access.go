@@ -19,6 +19,9 @@ import (
 // clientID is the name by which the brokers' logs know an agent's connections.
 const clientID = "cavra-agent"
 
+// metadataTTL is how long at most an agent believes what it knows of the cluster.
+const metadataTTL = 10 * time.Minute
+
 // Access is the way to the topic.
 type Access struct {
 	// Brokers are host:port.
@@ -113,6 +116,9 @@ func (l *link) transport(life context.Context) *kafka.Transport {
 		// Without a name kafka-go asks for every topic, and a topic that this
 		// agent may not see looks like one that does not exist.
 		MetadataTopics: []string{l.access.Topic},
+		// By default each agent would ask for what it knows every few seconds.
+		// When something has changed a write fails, and what is known is dropped.
+		MetadataTTL: metadataTTL,
 	}
 }
 
