@@ -106,6 +106,10 @@ chaos-long: build engine ## The same with longer faults, five times over, and ov
 	cd testbed && CAVRA_SCENARIO_LONG=1 go test -count=1 -timeout 60m -v -run 'TestChaos$$' ./scenario
 	CAVRA_SCENARIO_LONG=1 go test -tags kafka -count=1 -timeout 60m -v -run 'TestChaosOverKafka' ./testbed/scenario
 
+.PHONY: fleet
+fleet: build engine ## 10,000 simulated agents against one aggregator: rates, latencies, memory and processors (takes some fifteen minutes)
+	ulimit -n $$(ulimit -Hn) && go run ./testbed/cmd/fleet -bin $(BIN)
+
 .PHONY: scenario-long
 scenario-long: build engine ## The crash scenario with 2,000 files and more kills (takes some five minutes)
 	cd testbed && CAVRA_SCENARIO_LONG=1 go test -count=1 -timeout 20m -v -run 'TestKilledAnywhere$$' ./scenario

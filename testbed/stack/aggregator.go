@@ -1,6 +1,7 @@
 package stack
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -220,6 +221,15 @@ func (a *Aggregator) JoinToken(ctx context.Context, file string, args ...string)
 	return nil
 }
 
+// MakeJoinToken makes a one-time token by the API.
+func (a *Aggregator) MakeJoinToken(ctx context.Context, name string) (string, error) {
+	var made struct {
+		Token string `json:"token"`
+	}
+	err := a.Post(ctx, "/v1/join-tokens", map[string]any{"ttl_seconds": 3600, "agent_name": name}, &made)
+	return made.Token, err
+}
+
 // maxAnswer bounds an answer of the API.
 const maxAnswer = 256 << 20
 
@@ -238,35 +248,51 @@ func (a *Aggregator) Get(ctx context.Context, path string, query url.Values, out
 
 // GetAs asks the API with a token.
 func (a *Aggregator) GetAs(ctx context.Context, token, path string, query url.Values, out any) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
-	defer cancel()
-	target := a.url + path
+	target := path
 	if len(query) > 0 {
 		target += "?" + query.Encode()
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
+	return a.ask(ctx, http.MethodGet, token, target, nil, out)
+}
+
+// Post sends a document to the API with the administrator's token.
+func (a *Aggregator) Post(ctx context.Context, path string, document, out any) error {
+	b, err := json.Marshal(document)
 	if err != nil {
-		return fmt.Errorf("get %s: %w", path, err)
+		return fmt.Errorf("post %s: %w", path, err)
+	}
+	return a.ask(ctx, http.MethodPost, a.token, path, b, out)
+}
+
+func (a *Aggregator) ask(ctx context.Context, method, token, path string, sent []byte, out any) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, method, a.url+path, bytes.NewReader(sent))
+	if err != nil {
+		return fmt.Errorf("%s %s: %w", method, path, err)
+	}
+	if sent != nil {
+		req.Header.Set("Content-Type", "application/json")
 	}
 	if token != "" {
 		req.Header.Set("Authorization", "Bearer "+token)
 	}
 	res, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return fmt.Errorf("get %s: %w", path, err)
+		return fmt.Errorf("%s %s: %w", method, path, err)
 	}
 	defer res.Body.Close() //nolint:errcheck // it was only read
 	body, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer+1))
 	switch {
 	case err != nil:
-		return fmt.Errorf("get %s: %w", path, err)
+		return fmt.Errorf("%s %s: %w", method, path, err)
 	case len(body) > maxAnswer:
-		return fmt.Errorf("get %s: more than %d bytes", path, maxAnswer)
+		return fmt.Errorf("%s %s: more than %d bytes", method, path, maxAnswer)
 	case res.StatusCode/100 != 2:
-		return fmt.Errorf("get %s: %w", path, &StatusError{res.StatusCode, string(body[:min(len(body), 500)])})
+		return fmt.Errorf("%s %s: %w", method, path, &StatusError{res.StatusCode, string(body[:min(len(body), 500)])})
 	}
 	if err := json.Unmarshal(body, out); err != nil {
-		return fmt.Errorf("get %s: %w", path, err)
+		return fmt.Errorf("%s %s: %w", method, path, err)
 	}
 	return nil
 }

@@ -3,9 +3,12 @@ package stack
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"net/http"
 	"net/url"
 	"strconv"
+	"time"
 
 	"github.com/cavra/cavra/schemas/predicate"
 )
@@ -228,4 +231,23 @@ func (a *Aggregator) pages(ctx context.Context, path string, query url.Values, a
 		query.Set("offset", strconv.FormatUint(uint64(next), 10))
 	}
 	return fmt.Errorf("get %s: more than %d pages", path, maxPages)
+}
+
+// AwaitStatement waits until the API has a statement, asking every so often.
+func (a *Aggregator) AwaitStatement(ctx context.Context, digest predicate.Digest, every time.Duration) error {
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		var none json.RawMessage
+		err := a.Get(ctx, "/v1/statements/"+string(digest), nil, &none)
+		var status *StatusError
+		if !errors.As(err, &status) || status.Code != http.StatusNotFound {
+			return err
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("wait for statement %s: %w", digest, context.Cause(ctx))
+		}
+	}
 }
