@@ -31,6 +31,7 @@ import (
 	"github.com/cavra/cavra/sdk/faultpoint"
 	"github.com/cavra/cavra/sdk/finding"
 	"github.com/cavra/cavra/sdk/plugin"
+	"github.com/cavra/cavra/sdk/reach"
 )
 
 // SpoolDir is the spool's folder in an agent's folder.
@@ -141,10 +142,15 @@ func (a *Agent) openPlugins(ctx context.Context) error {
 		return err
 	}
 	for _, s := range a.cfg.Settings.Scopes {
-		if a.connector[s.Connector] != nil {
+		key := connectorOf(s)
+		if a.connector[key] != nil {
 			continue
 		}
-		if a.connector[s.Connector], err = host.Connector(ctx, s.Connector, a.roots(s.Connector)); err != nil {
+		reach, err := a.reach(s)
+		if err != nil {
+			return err
+		}
+		if a.connector[key], err = host.Connector(ctx, s.Connector, reach); err != nil {
 			return fmt.Errorf("start connector %s: %w (cavra doctor says what is wrong here)", s.Connector, err)
 		}
 	}
@@ -161,15 +167,29 @@ func (a *Agent) openPlugins(ctx context.Context) error {
 	return nil
 }
 
-// roots are those of the scopes of one connector: what it may read.
-func (a *Agent) roots(connector string) []string {
-	var out []string
-	for _, s := range a.cfg.Settings.Scopes {
-		if s.Connector == connector {
-			out = append(out, s.Root)
+// connectorOf names the process that looks after a scope: one for all scopes of a
+// kind, but one for each that reaches the network or is handed something.
+func connectorOf(s config.Scope) string {
+	if s.Remote() {
+		return s.Connector + "\n" + s.Root
+	}
+	return s.Connector
+}
+
+// reach is what a scope's connector gets at: the one of files the roots of all its
+// scopes, others what their own scope says.
+func (a *Agent) reach(s config.Scope) (pluginhost.Reach, error) {
+	out := pluginhost.Reach{Credentials: s.Credentials, Authority: s.Authority}
+	for _, other := range a.cfg.Settings.Scopes {
+		if s.Connector == pluginhost.Files && other.Connector == s.Connector {
+			out.Roots = append(out.Roots, other.Root)
 		}
 	}
-	return out
+	var err error
+	if out.Allow, err = reach.Parse(s.Egress); err != nil {
+		return out, fmt.Errorf("egress of connector %s: %w", s.Connector, err)
+	}
+	return out, nil
 }
 
 // ruleset stands for everything that a verdict rests on: the catalogue and the
@@ -320,12 +340,12 @@ func (a *Agent) beat(ctx context.Context) error {
 }
 
 // inspector reads a scope's artifacts by its connector.
-func (a *Agent) inspector(connector string) (*inspect.Inspector, error) {
+func (a *Agent) inspector(scope config.Scope) (*inspect.Inspector, error) {
 	scanners := make([]inspect.Scanner, len(a.pools))
 	for i, p := range a.pools {
 		scanners[i] = p
 	}
-	return inspect.New(inspect.Config{Source: a.connector[connector], Scanners: scanners, Jobs: a.cfg.Settings.Jobs})
+	return inspect.New(inspect.Config{Source: a.connector[connectorOf(scope)], Scanners: scanners, Jobs: a.cfg.Settings.Jobs})
 }
 
 // source hands the spool's statements to the publisher.

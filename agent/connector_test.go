@@ -47,7 +47,7 @@ func TestConnectorReadsItsRootsOnly(t *testing.T) {
 		t.Fatal(err)
 	}
 	models, later := filepath.Join(dir, "models"), filepath.Join(dir, "later")
-	c, err := host.Connector(t.Context(), pluginhost.Files, []string{models, later})
+	c, err := host.Connector(t.Context(), pluginhost.Files, pluginhost.Reach{Roots: []string{models, later}})
 	if errors.Is(err, plugin.ErrSandbox) && os.Getenv("CI") == "" {
 		t.Skip(err)
 	}

@@ -72,7 +72,7 @@ func (a *Agent) openRound(s config.Scope) (*round, error) {
 func (r *round) run(ctx context.Context) error {
 	started := time.Now()
 	r.flushedAt, r.savedAt = started, started
-	listing := discover.All(ctx, r.agent.connector[r.scope.Connector], r.scope.Root, 0)
+	listing := discover.All(ctx, r.agent.connector[connectorOf(r.scope)], r.scope.Root, 0)
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
@@ -80,7 +80,7 @@ func (r *round) run(ctx context.Context) error {
 		r.agent.cfg.Log.ErrorContext(ctx, "the listing is not complete: nothing is closed by this round", slog.Any("error", listing.Err),
 			slog.Int("unreadable", len(listing.Hidden)), slog.String("first", first(listing.Hidden)))
 	}
-	inspector, err := r.agent.inspector(r.scope.Connector)
+	inspector, err := r.agent.inspector(r.scope)
 	if err != nil {
 		return err
 	}
@@ -272,7 +272,7 @@ func (r *round) bundles(l *discover.Listing) ([]judge.BundleJudgement, map[strin
 
 // bundleStatements has the bundles looked at as wholes and makes their statements.
 func (r *round) bundleStatements(ctx context.Context, l *discover.Listing, judged []judge.BundleJudgement, totals map[string]coverage.Total) ([]predicate.Predicate, error) {
-	inspector, err := r.agent.inspector(r.scope.Connector)
+	inspector, err := r.agent.inspector(r.scope)
 	if err != nil {
 		return nil, err
 	}

@@ -61,6 +61,9 @@ type Standing struct {
 	// Damaged segments of the spool are mended when an agent starts. Until then
 	// nobody knows more than what stands before the damage.
 	Damaged int `json:"damaged_segments,omitempty"`
+	// Refused is how often the connectors of this run tried to reach what their scopes
+	// do not allow.
+	Refused uint64 `json:"egress_refused,omitempty"`
 	Remembered
 	// Trouble is what a running agent's publisher last met with that is not over.
 	Trouble *Trouble `json:"publish_error,omitempty"`
@@ -268,6 +271,9 @@ func (a *Agent) standing() Standing {
 	out.Running, out.Owner = os.Getpid(), a.owner
 	out.KeyID, out.Privacy = a.identity.KeyID, a.cfg.Settings.Privacy
 	out.LastRound, out.LastAck = milli(a.lastRound.Load()), milli(a.lastAck.Load())
+	for _, c := range a.connector {
+		out.Refused += c.Refused()
+	}
 	if t := a.publisher.Trouble(); t != nil {
 		out.Trouble = &Trouble{Since: predicate.At(t.Since), Error: t.Err.Error()}
 	}

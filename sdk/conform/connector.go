@@ -30,7 +30,8 @@ type Scope struct {
 const maxItemBytes = 16 << 20
 
 // Connector checks that an implementation keeps the connector contract. The
-// scope must not change meanwhile.
+// scope must not change meanwhile. One that keeps connections closes them as an
+// io.Closer.
 func Connector(t TB, make func() connector.Connector, scope Scope) {
 	t.Helper()
 	leaks(t, func() {
@@ -49,6 +50,11 @@ func Connector(t TB, make func() connector.Connector, scope Scope) {
 		k.cancelled()
 		k.stopped(items)
 		k.concurrent(items)
+		if c, ok := k.connector.(io.Closer); ok {
+			if err := c.Close(); err != nil {
+				reporter{t, "close", "after all"}.errorf("%v", err)
+			}
+		}
 		if after := descriptors(); after > before {
 			reporter{t, "descriptors", "after all"}.errorf("%d are open, %d were before", after, before)
 		}

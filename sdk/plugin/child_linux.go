@@ -24,9 +24,11 @@ import (
 // launcher is the one place that says what is executed, and how: it makes the
 // command anew for every try.
 type launcher struct {
-	program, socket *os.File
-	args, env       []string
-	confinement     confinement
+	program *os.File
+	// sockets are inherited, from socketFd on.
+	sockets     []*os.File
+	args, env   []string
+	confinement confinement
 }
 
 // command is a try; isolated puts the process into namespaces of its own.
@@ -37,7 +39,7 @@ func (l launcher) command(isolated bool, input *os.File) *exec.Cmd {
 	cmd.Dir = "/"
 	// The host's own input is none of the plugin's business.
 	cmd.Stdin = input
-	cmd.ExtraFiles = []*os.File{l.socket}
+	cmd.ExtraFiles = l.sockets
 	cmd.SysProcAttr = l.confinement.attributes(isolated)
 	return cmd
 }
@@ -79,10 +81,18 @@ func newChild(l launcher, dir string) (*child, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open input: %w", err), outR.Close(), outW.Close(), errR.Close(), errW.Close())
 	}
-	if l.socket, err = above(l.program, l.socket); err != nil {
-		return nil, errors.Join(err, outR.Close(), outW.Close(), errR.Close(), errW.Close(), nothing.Close())
+	theirs := []*os.File{nothing, outW, errW}
+	l.sockets = slices.Clone(l.sockets)
+	for i, f := range l.sockets {
+		if l.sockets[i], err = above(l.program, f); err != nil {
+			for _, f := range theirs {
+				err = errors.Join(err, f.Close())
+			}
+			return nil, errors.Join(err, outR.Close(), errR.Close())
+		}
+		theirs = append(theirs, l.sockets[i])
 	}
-	return &child{launcher: l, dir: dir, stdout: outR, stderr: errR, theirs: []*os.File{nothing, outW, errW, l.socket}, exited: make(chan struct{})}, nil
+	return &child{launcher: l, dir: dir, stdout: outR, stderr: errR, theirs: theirs, exited: make(chan struct{})}, nil
 }
 
 // above duplicates f to a number higher than the program's. Between fork and exec,

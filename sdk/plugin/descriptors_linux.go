@@ -41,16 +41,9 @@ func socketPair() (ours, theirs *os.File, err error) {
 
 // newDescriptors takes f over and begins to receive, until close.
 func newDescriptors(f *os.File) (*descriptors, error) {
-	c, err := net.FileConn(f)
-	if cerr := f.Close(); err == nil && cerr != nil {
-		err = cerr
-	}
+	conn, err := unixConn(f)
 	if err != nil {
 		return nil, fmt.Errorf("open descriptor socket: %w", err)
-	}
-	conn, ok := c.(*net.UnixConn)
-	if !ok {
-		return nil, errors.Join(fmt.Errorf("open descriptor socket: it is a %T", c), c.Close())
 	}
 	d := &descriptors{
 		conn: conn, turn: make(chan struct{}, 1), done: make(chan struct{}),
@@ -189,19 +182,4 @@ func (d *descriptors) close() error {
 	err := d.conn.Close()
 	<-d.done
 	return err
-}
-
-// inheritedSocket returns the plugin's end, or nil when descriptor 3 is no such
-// socket.
-func inheritedSocket() *os.File {
-	domain, err := unix.GetsockoptInt(socketFd, unix.SOL_SOCKET, unix.SO_DOMAIN)
-	if err != nil || domain != unix.AF_UNIX {
-		return nil
-	}
-	kind, err := unix.GetsockoptInt(socketFd, unix.SOL_SOCKET, unix.SO_TYPE)
-	if err != nil || kind != unix.SOCK_SEQPACKET {
-		return nil
-	}
-	unix.CloseOnExec(socketFd)
-	return os.NewFile(socketFd, "descriptors")
 }

@@ -47,6 +47,9 @@ func (c *Connector) Describe() connector.Description { return c.description }
 // Process is the process that the connector runs in.
 func (c *Connector) Process() *Process { return c.process }
 
+// Refused is how often the connector asked for a place that it may not reach.
+func (c *Connector) Refused() uint64 { return c.process.Refused() }
+
 var errRoot = errors.New("the root is not UTF-8, so that no plugin can be asked for it: name a folder above it")
 
 // List is the connector contract's. Its items are checked: each within bounds,

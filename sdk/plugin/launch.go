@@ -51,6 +51,8 @@ type Config struct {
 	// read in the sandbox, besides what it is handed open. What is not there is
 	// passed over.
 	Reads []string
+	// Egress is what a connector may reach by way of this process; nil for nothing.
+	Egress *Egress
 
 	args []string
 }
@@ -68,6 +70,8 @@ type Process struct {
 	client *goplugin.Client
 	conn   *grpc.ClientConn
 	fds    *descriptors
+	// egress is nil when the plugin reaches nothing.
+	egress *egress
 	tail   *safeio.Tail
 	dir    string
 
@@ -111,13 +115,22 @@ func Launch(ctx context.Context, cfg Config) (*Process, error) {
 		return nil, fmt.Errorf("launch plugin: %w", err)
 	}
 	p := &Process{cfg: cfg, digest: program.digest, fds: fds, tail: safeio.NewTail(stderrTail), closed: make(chan struct{})}
-	if err := p.start(ctx, program.sealed, theirs); err != nil {
+	sockets := []*os.File{theirs}
+	if cfg.Egress != nil {
+		ours, theirs, err := newEgress(*cfg.Egress, cfg.Logger.With(slog.String("program", cfg.Path)))
+		if err != nil {
+			return nil, fmt.Errorf("launch plugin %s: %w", cfg.Path, errors.Join(err, p.Close()))
+		}
+		defer func() { _ = theirs.Close() }()
+		p.egress, sockets = ours, append(sockets, theirs)
+	}
+	if err := p.start(ctx, program.sealed, sockets); err != nil {
 		return nil, fmt.Errorf("launch plugin %s: %w", cfg.Path, errors.Join(err, p.Close()))
 	}
 	return p, nil
 }
 
-func (p *Process) start(ctx context.Context, program, socket *os.File) error {
+func (p *Process) start(ctx context.Context, program *os.File, sockets []*os.File) error {
 	config := p.clientConfig()
 	inTime := func() bool { return true }
 	config.RunnerFunc = func(_ hclog.Logger, spec *exec.Cmd, dir string) (runner.Runner, error) {
@@ -126,7 +139,7 @@ func (p *Process) start(ctx context.Context, program, socket *os.File) error {
 		if err != nil {
 			return nil, err
 		}
-		c, err := newChild(launcher{program, socket, p.cfg.args, spec.Env, confined}, dir)
+		c, err := newChild(launcher{program, sockets, p.cfg.args, spec.Env, confined}, dir)
 		if err != nil {
 			return nil, err
 		}
@@ -239,6 +252,14 @@ func (p *Process) Digest() predicate.Digest { return p.digest }
 // instruction, in ascending order.
 func (p *Process) Layers() []predicate.Layer { return slices.Clone(p.child.layers) }
 
+// Refused is how often the plugin asked for what it may not reach.
+func (p *Process) Refused() uint64 {
+	if p.egress == nil {
+		return 0
+	}
+	return p.egress.refused.Load()
+}
+
 // Exited is closed when the process has ended, for whatever reason.
 func (p *Process) Exited() <-chan struct{} { return p.child.exited }
 
@@ -264,6 +285,9 @@ func (p *Process) Close() error {
 			<-p.done
 		}
 		err = errors.Join(err, p.fds.close())
+		if p.egress != nil {
+			err = errors.Join(err, p.egress.close())
+		}
 		if p.dir != "" {
 			err = errors.Join(err, os.RemoveAll(p.dir))
 		}

@@ -275,7 +275,7 @@ func TestStartWithProgramAboveAll(t *testing.T) {
 	socket, program := at(theirs, high), at(loaded.sealed, high+1)
 	defer socket.Close()
 	defer program.Close()
-	c, err := newChild(launcher{program: program, socket: socket, args: []string{"scanner"}}, t.TempDir())
+	c, err := newChild(launcher{program: program, sockets: []*os.File{socket}, args: []string{"scanner"}}, t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -48,6 +48,8 @@ func play(role string) int {
 		err = ServeScanner(badRules{})
 	case "connector":
 		err = ServeConnector(testConnector{})
+	case "remote":
+		err = serveRemote()
 	case "rawconnector":
 		err = serve(func(fds *descriptors) goplugin.Plugin {
 			return &wire{register: func(g *grpc.Server) { pb.RegisterConnectorServer(g, rawConnector{fds: fds}) }}

@@ -31,6 +31,29 @@ func ServeConnector(c connector.Connector) error {
 	})
 }
 
+// ServeRemoteConnector serves a connector that reaches its registry by what the host
+// gives it: connections to the places that its scope lists, and the scope's
+// credentials. make is called once; a host that only looks whether the program works
+// gives neither, so that a credential that is missing is best said when it is needed.
+func ServeRemoteConnector(make func(connector.Access) (connector.Connector, error)) (err error) {
+	if !Launched() {
+		return ErrNotLaunched
+	}
+	access := connector.Access{}
+	if f := inherited(egressFd, "egress"); f != nil {
+		var d *dialer
+		if access, d, err = newAccess(f); err != nil {
+			return fmt.Errorf("serve plugin: %w", err)
+		}
+		defer func() { err = errors.Join(err, d.close()) }()
+	}
+	c, err := make(access)
+	if err != nil {
+		return fmt.Errorf("serve plugin: %w", err)
+	}
+	return ServeConnector(c)
+}
+
 func serve(with func(*descriptors) goplugin.Plugin) error {
 	if !Launched() {
 		return ErrNotLaunched
@@ -39,7 +62,7 @@ func serve(with func(*descriptors) goplugin.Plugin) error {
 		return errors.New("serve plugin: the host offers no mutual TLS")
 	}
 	var fds *descriptors
-	if f := inheritedSocket(); f != nil {
+	if f := inherited(socketFd, "descriptors"); f != nil {
 		var err error
 		if fds, err = newDescriptors(f); err != nil {
 			return fmt.Errorf("serve plugin: %w", err)

@@ -297,6 +297,9 @@ func showStatus(w io.Writer, s agent.Status) error {
 	if s.Damaged > 0 {
 		lines = append(lines, [2]string{"damaged", fmt.Sprintf("%d segments: only what stands before the damage is counted here; the agent mends it when it starts", s.Damaged)})
 	}
+	if s.Refused > 0 {
+		lines = append(lines, [2]string{"refused", fmt.Sprintf("%d attempts of connectors to reach what their scopes do not allow: the log names the places", s.Refused)})
+	}
 	if s.Trouble != nil {
 		lines = append(lines, [2]string{"not sent", fmt.Sprintf("since %s: %s", s.Trouble.Since, s.Trouble.Error)})
 	}

@@ -122,7 +122,7 @@ func checkPlugins(ctx context.Context, dir string) []check {
 func checkProgram(ctx context.Context, p pluginhost.Program, catalogue *finding.Catalogue) check {
 	const advice = "run a program of the same version as cavra; its own words are above"
 	begin := time.Now()
-	process, err := plugin.Launch(ctx, plugin.Config{Path: p.Path, Catalogue: catalogue})
+	process, err := plugin.Launch(ctx, plugin.Config{Path: p.Path, Catalogue: catalogue, Sandbox: plugin.SandboxBestEffort})
 	if err != nil {
 		return check{levelFail, fmt.Sprintf("%s %s: %v", p.Kind, p.Name, err), advice}
 	}

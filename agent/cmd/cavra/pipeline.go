@@ -68,7 +68,7 @@ func (p *pipeline) open(ctx context.Context, o scanOptions) error {
 	}
 	var group errgroup.Group
 	group.Go(func() (err error) {
-		p.connector, err = host.Connector(ctx, pluginhost.Files, []string{"/"})
+		p.connector, err = host.Connector(ctx, pluginhost.Files, pluginhost.Reach{Roots: []string{"/"}})
 		return err
 	})
 	group.Go(func() (err error) { p.pools, err = host.Scanners(ctx); return err })

@@ -6,12 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"time"
 
 	"github.com/cavra/cavra/schemas/predicate"
 	"github.com/cavra/cavra/sdk/plugin"
+	"github.com/cavra/cavra/sdk/reach"
 	"github.com/cavra/cavra/sdk/settings"
 )
 
@@ -33,7 +36,7 @@ type Config struct {
 	// Privacy is what names may travel in the clear: strict or names.
 	Privacy predicate.Privacy `yaml:"privacy"`
 	Spool   Spool             `yaml:"spool"`
-	// Sandbox is what is put on around scanners: require, best-effort or off-unsafe.
+	// Sandbox is what is put on around scanners and connectors: require, best-effort or off-unsafe.
 	Sandbox plugin.Sandbox `yaml:"sandbox"`
 	// PluginDir is where the plugins are; empty looks beside the program.
 	PluginDir string `yaml:"plugin_dir"`
@@ -44,6 +47,62 @@ type Scope struct {
 	// Connector is the registry's kind; "fs" is the machine's own files.
 	Connector string `yaml:"connector"`
 	Root      string `yaml:"root"`
+	// Egress are the places that the connector may reach: host:port, and networks
+	// inside of which those hosts may be.
+	Egress []string `yaml:"egress,omitempty"`
+	// Credentials are the files of what the connector is handed, by name.
+	Credentials map[string]string `yaml:"credentials,omitempty"`
+	// Authority is a file of certificates that the connector may trust besides the
+	// machine's.
+	Authority string `yaml:"authority,omitempty"`
+}
+
+// Remote reports whether the scope's connector reaches something over the network,
+// or is handed something: it then has a process of its own.
+func (s Scope) Remote() bool {
+	return len(s.Egress) > 0 || len(s.Credentials) > 0 || s.Authority != ""
+}
+
+// LogValue shows no credential, nor where one is.
+func (s Scope) LogValue() slog.Value {
+	return slog.GroupValue(slog.String("connector", s.Connector), slog.String("root", s.Root), slog.Any("egress", s.Egress), slog.Int("credentials", len(s.Credentials)))
+}
+
+// validate reports what cannot work of the scope that is called what.
+func (s Scope) validate(what string) error {
+	var errs []error
+	if err := predicate.ValidateID(s.Connector); err != nil {
+		errs = append(errs, fmt.Errorf("%s.connector: %w", what, err))
+	}
+	if s.Root == "" || s.Connector == "fs" && !filepath.IsAbs(s.Root) {
+		errs = append(errs, fmt.Errorf("%s.root: %q: want an absolute path", what, s.Root))
+	}
+	if s.Connector == "fs" && s.Remote() {
+		errs = append(errs, fmt.Errorf("%s: the connector of files reaches no network and needs no credentials", what))
+	}
+	list, err := reach.Parse(s.Egress)
+	switch {
+	case err != nil:
+		errs = append(errs, fmt.Errorf("%s.egress: %w", what, err))
+	case list.Len() == 0 && s.Remote():
+		errs = append(errs, fmt.Errorf("%s.egress: no place that the connector may reach: name the registry, as registry.example.com:443", what))
+	}
+	if len(s.Credentials) > plugin.MaxCredentials {
+		errs = append(errs, fmt.Errorf("%s.credentials: %d, at most %d", what, len(s.Credentials), plugin.MaxCredentials))
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.Credentials)) {
+		if err := predicate.ValidateID(name); err != nil {
+			errs = append(errs, fmt.Errorf("%s.credentials: %w", what, err))
+		}
+		if !filepath.IsAbs(s.Credentials[name]) {
+			// It may be the secret itself, written in the wrong place: it is not shown.
+			errs = append(errs, fmt.Errorf("%s.credentials.%s: want the absolute path of a file that holds it", what, name))
+		}
+	}
+	if s.Authority != "" && !filepath.IsAbs(s.Authority) {
+		errs = append(errs, fmt.Errorf("%s.authority: %q: want the absolute path of a file of certificates", what, s.Authority))
+	}
+	return errors.Join(errs...)
 }
 
 // Spool bounds what waits for the broker.
@@ -106,11 +165,13 @@ func (c Config) Validate() error {
 		errs = append(errs, errors.New("scopes: name at least one, as {connector: fs, root: /models}"))
 	}
 	for i, s := range c.Scopes {
-		if err := predicate.ValidateID(s.Connector); err != nil {
-			errs = append(errs, fmt.Errorf("scopes[%d].connector: %w", i, err))
+		if err := s.validate(fmt.Sprintf("scopes[%d]", i)); err != nil {
+			errs = append(errs, err)
 		}
-		if s.Root == "" || s.Connector == "fs" && !filepath.IsAbs(s.Root) {
-			errs = append(errs, fmt.Errorf("scopes[%d].root: %q: want an absolute path", i, s.Root))
+		for j, other := range c.Scopes[:i] {
+			if s.Connector == other.Connector && s.Root == other.Root && (s.Remote() || other.Remote()) {
+				errs = append(errs, fmt.Errorf("scopes[%d]: the same connector and root as scopes[%d]", i, j))
+			}
 		}
 	}
 	for name, d := range map[string]Duration{"interval": c.Interval, "heartbeat": c.Heartbeat, "inventory": c.Inventory} {

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -30,6 +31,24 @@ func TestLoad(t *testing.T) {
 	}
 }
 
+// remote is a scope of a remote registry with more settings.
+func remote(more string) string { return "scopes:\n- {connector: oci, root: models, " + more + "}\n" }
+
+// TestASecretInTheConfiguration holds that a secret that is written where its file's
+// name belongs is not shown.
+func TestASecretInTheConfiguration(t *testing.T) {
+	if _, err := load(t, remote(`egress: ["a.example:443"], credentials: {token: s3cr3t}`)); err == nil || strings.Contains(err.Error(), "s3cr3t") {
+		t.Errorf("got %v", err)
+	}
+	c, err := load(t, remote(`egress: ["a.example:443", 10.0.0.0/8], credentials: {token: /run/s3cr3t}, authority: /etc/ca.pem`))
+	if err != nil || !c.Scopes[0].Remote() {
+		t.Fatalf("%+v, %v", c, err)
+	}
+	if shown := fmt.Sprint(c.LogValue(), c.Scopes[0].LogValue()); strings.Contains(shown, "s3cr3t") {
+		t.Error(shown)
+	}
+}
+
 func TestLoadRefuses(t *testing.T) {
 	for name, tt := range map[string]struct{ text, want string }{
 		"no scope":        {"interval: 1m\n", "name at least one"},
@@ -39,6 +58,16 @@ func TestLoadRefuses(t *testing.T) {
 		"a time span":     {scope + "interval: soon\n", "no time span"},
 		"a tiny spool":    {scope + "spool: {max_bytes: 5}\n", "spool.max_bytes"},
 		"jobs":            {scope + "jobs: 0\n", "jobs: 0"},
+		"egress of files": {"scopes:\n- {connector: fs, root: /models, egress: [\"a.example:443\"]}\n", "reaches no network"},
+		"a prefix":        {remote("egress: [\"*.example:443\"]"), "scopes[0].egress"},
+		"no port":         {remote("egress: [a.example]"), "want host:port"},
+		"a typo in one":   {remote("egres: [\"a.example:443\"]"), `did you mean "egress"?`},
+		"no place":        {remote("credentials: {token: /run/token}"), "no place that the connector may reach"},
+		"only a network":  {remote("egress: [10.0.0.0/8]"), "no place that the connector may reach"},
+		"a relative file": {remote("egress: [\"a.example:443\"], credentials: {token: token}"), "scopes[0].credentials.token: want the absolute path"},
+		"a name":          {remote("egress: [\"a.example:443\"], credentials: {A token: /run/token}"), "scopes[0].credentials"},
+		"an authority":    {remote("egress: [\"a.example:443\"], authority: ca.pem"), "scopes[0].authority"},
+		"one twice":       {remote("egress: [\"a.example:443\"]") + "- {connector: oci, root: models}\n", "the same connector and root as scopes[0]"},
 	} {
 		if _, err := load(t, tt.text); err == nil || !strings.Contains(err.Error(), tt.want) || !strings.Contains(err.Error(), File) {
 			t.Errorf("%s: got %v, want it to name %s and %q", name, err, File, tt.want)

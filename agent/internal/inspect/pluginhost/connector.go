@@ -8,8 +8,6 @@ import (
 	"slices"
 	"sync"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/cavra/cavra/schemas/predicate"
 	"github.com/cavra/cavra/sdk/artifact"
 	"github.com/cavra/cavra/sdk/connector"
@@ -24,34 +22,31 @@ const maxRestarts = 16
 type Connector struct {
 	host    *Host
 	program Program
-	// roots are what it may read; nil for a connector that has to reach more.
-	roots []string
+	reach   Reach
 
 	mu          sync.Mutex
 	process     *plugin.Process
 	rpc         *plugin.Connector
 	digest      predicate.Digest
 	description connector.Description
-	// places are where the roots were when the process was started.
+	// places are what the process may read, and was handed, when it was started.
 	places   []place
 	restarts int
+	// refused is the count of the processes before this one.
+	refused uint64
 }
 
-// Files is the kind of the connector for files on local disks, the only one that
-// is confined: the others have to reach their registries.
+// Files is the kind of the connector for files on local disks.
 const Files = "fs"
 
-// Connector starts the connector for a kind of registry, such as Files, which may
-// read below the roots only. The caller closes it.
-func (h *Host) Connector(ctx context.Context, kind string, roots []string) (*Connector, error) {
+// Connector starts the connector for a kind of registry, such as Files, which gets
+// at nothing but what reach says. The caller closes it.
+func (h *Host) Connector(ctx context.Context, kind string, reach Reach) (*Connector, error) {
 	programs, err := h.programs(KindConnector, connectorPrefix+kind)
 	if err != nil {
 		return nil, err
 	}
-	c := &Connector{host: h, program: programs[0]}
-	if kind == Files {
-		c.roots = roots
-	}
+	c := &Connector{host: h, program: programs[0], reach: reach}
 	if err := c.start(ctx); err != nil {
 		return nil, err
 	}
@@ -60,12 +55,14 @@ func (h *Host) Connector(ctx context.Context, kind string, roots []string) (*Con
 }
 
 func (c *Connector) start(ctx context.Context) error {
-	cfg := plugin.Config{Path: c.program.Path, Digest: c.digest, Logger: c.host.cfg.Logger}
-	if c.roots != nil {
-		cfg.Sandbox, cfg.Reads = c.host.cfg.Sandbox, c.roots
+	places := c.reach.places()
+	egress, err := c.reach.egress()
+	if err != nil {
+		return fmt.Errorf("start connector %s: %w", c.program.Name, err)
 	}
-	c.places = placesOf(c.roots)
-	process, err := plugin.Launch(ctx, cfg)
+	process, err := plugin.Launch(ctx, plugin.Config{
+		Path: c.program.Path, Digest: c.digest, Logger: c.host.cfg.Logger, Sandbox: c.host.cfg.Sandbox, Reads: c.reach.Roots, Egress: egress,
+	})
 	if err != nil {
 		return fmt.Errorf("start connector %s: %w", c.program.Name, err)
 	}
@@ -73,7 +70,7 @@ func (c *Connector) start(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("start connector %s: %w", c.program.Name, err), process.Close())
 	}
-	c.process, c.rpc = process, rpc
+	c.process, c.rpc, c.places = process, rpc, places
 	return nil
 }
 
@@ -92,27 +89,20 @@ func (c *Connector) Layers() []predicate.Layer {
 	return c.process.Layers()
 }
 
-// place is a folder or file, whatever it is called.
-type place struct{ device, inode uint64 }
-
-// placesOf says where roots are by now; what is not there is nowhere.
-func placesOf(roots []string) []place {
-	out := make([]place, len(roots))
-	for i, root := range roots {
-		var st unix.Stat_t
-		if unix.Stat(root, &st) == nil {
-			out[i] = place{st.Dev, st.Ino}
-		}
-	}
-	return out
+// Refused is how often it asked for a place that it may not reach.
+func (c *Connector) Refused() uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.refused + c.process.Refused()
 }
 
 // refresh ends the process when a root has come, or has been replaced or mounted
-// over, since it was started: what it may read was fixed then.
+// over, or a credential is another one since it was started: what it may read and
+// what it was handed were fixed then.
 func (c *Connector) refresh() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.roots == nil || slices.Equal(c.places, placesOf(c.roots)) {
+	if slices.Equal(c.places, c.reach.places()) {
 		return nil
 	}
 	c.restarts--
@@ -135,6 +125,7 @@ func (c *Connector) running(ctx context.Context) (*plugin.Connector, error) {
 	if err := c.process.Close(); err != nil {
 		return nil, err
 	}
+	c.refused += c.process.Refused()
 	if err := c.start(ctx); err != nil {
 		return nil, err
 	}

@@ -119,9 +119,7 @@ type Config struct {
 	Distrust func([]finding.Finding) bool
 	// Logger gets what plugins write, at Debug level; nil logs nothing.
 	Logger *slog.Logger
-	// Sandbox is what is put on around scanners, and around the connector of files,
-	// which reads below its roots. Other connectors have to reach their registries,
-	// and are not confined by it.
+	// Sandbox is what is put on around scanners and connectors.
 	Sandbox plugin.Sandbox
 }
 

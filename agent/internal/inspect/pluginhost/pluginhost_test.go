@@ -242,7 +242,7 @@ func TestIdentity(t *testing.T) {
 
 func TestConnectorComesBack(t *testing.T) {
 	h := host(t, Config{Workers: 1})
-	c, err := h.Connector(t.Context(), "pid", nil)
+	c, err := h.Connector(t.Context(), "pid", Reach{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -298,7 +298,7 @@ func TestFind(t *testing.T) {
 	if _, err := h.Scanners(t.Context()); !errors.Is(err, ErrNoPlugin) {
 		t.Error(err)
 	}
-	if _, err := h.Connector(t.Context(), "s3", nil); !errors.Is(err, ErrNoPlugin) {
+	if _, err := h.Connector(t.Context(), "s3", Reach{}); !errors.Is(err, ErrNoPlugin) {
 		t.Error(err)
 	}
 }
