@@ -55,6 +55,12 @@ type Agent struct {
 	connector map[string]*pluginhost.Connector
 	maker     sign.Maker
 	spool     *spool.Spool
+	// kept is the chain of what stays at the level full-local, and nil at others;
+	// reports is the one of the two that rounds report to.
+	kept, reports *spool.Spool
+	// basis stands for all that decides what is told of an artifact: what was
+	// told on another one is told again.
+	basis     predicate.Digest
 	publisher *publish.Publisher
 	started   time.Time
 	// owner is what this run calls itself in the spool's lock.
@@ -80,6 +86,9 @@ func (a *Agent) open(ctx context.Context) error {
 		return err
 	}
 	if a.spool, err = a.takeSpool(ctx); err != nil {
+		return err
+	}
+	if err = a.openKept(ctx); err != nil {
 		return err
 	}
 	a.publisher, err = publish.New(publish.Config{
@@ -164,6 +173,7 @@ func (a *Agent) openPlugins(ctx context.Context) error {
 		Privacy: a.cfg.Settings.Privacy,
 		Ruleset: a.ruleset(catalogue),
 	}
+	a.basis = predicate.DigestOf(fmt.Appendf([]byte("cavra-basis-v1\n"), "%s\n%s\n%x", a.maker.Ruleset.Digest, a.maker.Privacy, a.identity.NameKey))
 	return nil
 }
 
@@ -235,8 +245,10 @@ func (a *Agent) Close() error {
 	if a.publisher != nil {
 		errs = append(errs, a.publisher.Close())
 	}
-	if a.spool != nil {
-		errs = append(errs, a.spool.Close())
+	for _, s := range []*spool.Spool{a.spool, a.kept} {
+		if s != nil {
+			errs = append(errs, s.Close())
+		}
 	}
 	return errors.Join(errs...)
 }
@@ -333,6 +345,7 @@ func (a *Agent) beat(ctx context.Context) error {
 	h := &predicate.Heartbeat{
 		AgentVersion: a.cfg.Version, RulesetVersion: a.maker.Ruleset.Version, Plugins: a.programs(), Sandbox: a.layers(),
 		StartedAt: predicate.At(a.started), SpoolStatements: stats.Statements, SpoolBytes: stats.Bytes,
+		Privacy: a.cfg.Settings.Privacy, Kept: a.keptHead(),
 	}
 	h.LastRoundAt = milli(a.lastRound.Load())
 	_, err := a.spool.Append(ctx, h)

@@ -167,7 +167,7 @@ func (w *world) drained(ctx context.Context) {
 
 func beat() predicate.Predicate {
 	return &predicate.Heartbeat{
-		AgentVersion: "0.1.0", RulesetVersion: "1.0.0", Plugins: []predicate.Scanner{}, Sandbox: []predicate.Layer{},
+		Privacy: predicate.Strict, AgentVersion: "0.1.0", RulesetVersion: "1.0.0", Plugins: []predicate.Scanner{}, Sandbox: []predicate.Layer{},
 		StartedAt: predicate.At(time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)),
 	}
 }

@@ -51,6 +51,9 @@ func Preview(ctx context.Context, cfg Config, emit func(Outbound) error) (err er
 	if a.spool, err = spoolOf(cfg, id); err != nil {
 		return err
 	}
+	if err := a.openKept(ctx); err != nil {
+		return err
+	}
 	if err := a.openPlugins(ctx); err != nil {
 		return err
 	}

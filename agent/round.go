@@ -57,7 +57,7 @@ type waiting struct {
 func (a *Agent) openRound(s config.Scope) (*round, error) {
 	id := predicate.DigestOf([]byte(s.Connector + "\n" + s.Root)).Hex()[:16]
 	r := &round{agent: a, scope: s, seenFile: filepath.Join(a.cfg.Dir, "seen-"+id+".jsonl"), marks: map[string]seen.Mark{}, told: map[predicate.Digest]bool{}}
-	known, err := seen.Load(r.seenFile, a.maker.Ruleset.Digest)
+	known, err := seen.Load(r.seenFile, a.basis)
 	if err != nil {
 		// A hint that is lost costs a scan of everything.
 		a.cfg.Log.Warn("what was scanned before is not known: everything is scanned again", slog.Any("error", err))
@@ -99,7 +99,7 @@ func (r *round) run(ctx context.Context) error {
 		}
 	}
 	r.seen.Marks = r.marks
-	return r.seen.Save(r.seenFile, r.agent.maker.Ruleset.Digest)
+	return r.seen.Save(r.seenFile, r.agent.basis)
 }
 
 func first(paths []string) string {
@@ -170,7 +170,7 @@ func (r *round) flush(ctx context.Context) error {
 		}
 	}
 	if len(statements) > 0 {
-		if _, err := r.agent.spool.Append(ctx, statements...); err != nil {
+		if _, err := r.agent.reports.Append(ctx, statements...); err != nil {
 			return err
 		}
 	}
@@ -185,7 +185,7 @@ func (r *round) flush(ctx context.Context) error {
 		return nil
 	}
 	r.savedAt = time.Now()
-	return r.seen.Save(r.seenFile, r.agent.maker.Ruleset.Digest)
+	return r.seen.Save(r.seenFile, r.agent.basis)
 }
 
 // tell appends the inventory and the bundles, when they changed or it is time.
@@ -227,7 +227,7 @@ func (r *round) tell(ctx context.Context, l *discover.Listing, listed time.Time)
 		return err
 	}
 	statements := append(bundles, r.agent.maker.Inventory(r.scope.Connector, l.Root, id, listed, l.Complete(), refs)...)
-	if _, err := r.agent.spool.Append(ctx, statements...); err != nil {
+	if _, err := r.agent.reports.Append(ctx, statements...); err != nil {
 		return err
 	}
 	r.seen.Inventory, r.seen.ToldAt = digest, listed.UnixMilli()

@@ -391,6 +391,7 @@ func TestAFullSpoolHoldsTheRound(t *testing.T) {
 	name := strings.Repeat("x", predicate.MaxID)
 	for a.spool.Stats().Disk < spool.MinMaxBytes-(4<<20) {
 		p := beat().(*predicate.Heartbeat)
+		p.Privacy = r.cfg.Settings.Privacy
 		for range predicate.MaxScanners {
 			p.Plugins = append(p.Plugins, predicate.Scanner{Name: name, Version: name, Digest: predicate.ZeroDigest})
 		}

@@ -39,8 +39,8 @@ type Standing struct {
 	// Owner tells this run from one before it whose process had the same number.
 	Owner string           `json:"owner,omitempty"`
 	KeyID predicate.Digest `json:"key_id"`
-	// Privacy says which names leave in the clear. With which one an agent runs,
-	// it says itself: its configuration may have changed since.
+	// Privacy says what leaves. At which level an agent runs, it says itself: its
+	// configuration may have changed since.
 	Privacy predicate.Privacy `json:"privacy"`
 	// AsOf is when it stood so. A running agent says so anew within sayEvery,
 	// whatever changes.
@@ -56,6 +56,9 @@ type Standing struct {
 	// Bytes are what the spool takes on the disk, of MaxBytes.
 	Bytes    int64 `json:"disk_bytes"`
 	MaxBytes int64 `json:"max_bytes"`
+	// Kept statements, which take KeptBytes on the disk, stay on this machine.
+	Kept      uint64 `json:"kept,omitempty"`
+	KeptBytes int64  `json:"kept_bytes,omitempty"`
 	// FullSince is when scanning began to wait for room in the spool.
 	FullSince *predicate.Time `json:"full_since,omitempty"`
 	// Damaged segments of the spool are mended when an agent starts. Until then
@@ -169,6 +172,11 @@ func atRest(cfg Config, stats spool.Stats, id enrol.Loaded) (Standing, error) {
 	out.KeyID, out.Privacy = id.KeyID, cfg.Settings.Privacy
 	last, _, err := readStanding(cfg.Dir)
 	out.Remembered = last.Remembered
+	if err != nil || cfg.Settings.Privacy != predicate.FullLocal {
+		return out, err
+	}
+	kept, err := spool.Look(filepath.Join(cfg.Dir, KeptDir), cfg.Settings.Spool.KeptBytes)
+	out.keeps(kept)
 	return out, err
 }
 
@@ -178,6 +186,8 @@ func standingOf(st spool.Stats) Standing {
 		Waiting: st.Statements, WaitingBytes: st.Bytes, Bytes: st.Disk, MaxBytes: st.MaxBytes, FullSince: moment(st.FullSince), Damaged: st.Damaged,
 	}
 }
+
+func (s *Standing) keeps(kept spool.Stats) { s.Kept, s.KeptBytes = kept.Statements, kept.Disk }
 
 // moment is a time, or nil when there is none.
 func moment(t time.Time) *predicate.Time {
@@ -270,6 +280,9 @@ func (a *Agent) standing() Standing {
 	out := standingOf(a.spool.Stats())
 	out.Running, out.Owner = os.Getpid(), a.owner
 	out.KeyID, out.Privacy = a.identity.KeyID, a.cfg.Settings.Privacy
+	if a.kept != nil {
+		out.keeps(a.kept.Stats())
+	}
 	out.LastRound, out.LastAck = milli(a.lastRound.Load()), milli(a.lastAck.Load())
 	for _, c := range a.connector {
 		out.Refused += c.Refused()

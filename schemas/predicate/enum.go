@@ -130,13 +130,15 @@ var layers = []Layer{LayerProcess, LayerEmptyEnv, LayerRlimits, LayerNetwork, La
 type Privacy string
 
 // The levels: Strict keys every name that is not in the shipped vocabulary;
-// Names sends them plain, by the customer's own signed choice.
+// Names sends them plain, by the customer's own signed choice; with FullLocal
+// no scan and no inventory leaves the machine.
 const (
-	Strict Privacy = "strict"
-	Names  Privacy = "names"
+	Strict    Privacy = "strict"
+	Names     Privacy = "names"
+	FullLocal Privacy = "full-local"
 )
 
-var privacies = []Privacy{Strict, Names}
+var privacies = []Privacy{Strict, Names, FullLocal}
 
 // Validate reports whether p is one of the levels.
 func (p Privacy) Validate() error { return oneOf("privacy", p, privacies) }

@@ -58,6 +58,13 @@ type Heartbeat struct {
 	// SpoolStatements and SpoolBytes are what is signed and not acknowledged.
 	SpoolStatements uint64 `json:"spool_statements"`
 	SpoolBytes      uint64 `json:"spool_bytes"`
+	// Privacy is the level that the agent runs at. It is empty from an agent of
+	// before this member.
+	Privacy Privacy `json:"privacy,omitempty"`
+	// Kept is the head of the chain of what stays on the machine at the level
+	// full-local: it tells how many statements there are, and binds them to this
+	// moment for whoever is shown them later.
+	Kept *ChainHead `json:"kept,omitempty"`
 }
 
 // PredicateType implements Predicate.
@@ -94,7 +101,25 @@ func (h *Heartbeat) Validate() error {
 	if h.SpoolStatements > maxCounter || h.SpoolBytes > maxCounter {
 		return errors.New("spool: out of range")
 	}
-	return nil
+	return h.validatePrivacy()
+}
+
+func (h *Heartbeat) validatePrivacy() error {
+	if h.Privacy != "" {
+		if err := h.Privacy.Validate(); err != nil {
+			return err
+		}
+	}
+	if h.Kept == nil {
+		return nil
+	}
+	if h.Privacy != FullLocal {
+		return fmt.Errorf("kept: at privacy %q nothing is kept back", clip(string(h.Privacy)))
+	}
+	if h.Kept.Epoch == 0 || h.Kept.Epoch > maxCounter || h.Kept.Sequence > maxCounter {
+		return errors.New("kept: out of range")
+	}
+	return h.Kept.Digest.Validate()
 }
 
 // Epoch opens a chain: it is the statement at sequence 1 of every epoch, signed

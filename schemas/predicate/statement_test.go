@@ -61,6 +61,7 @@ func samples() map[string]Predicate {
 		"gap":             &Gap{Link: link(5), Cause: SpoolCorrupt, Frames: 3, Bytes: 900},
 		"heartbeat":       &Heartbeat{Link: link(6), AgentVersion: "0.1.0", RulesetVersion: "1.0.0", Plugins: []Scanner{tool}, Sandbox: []Layer{LayerProcess}, StartedAt: moment(0), LastRoundAt: &at, SpoolStatements: 1, SpoolBytes: 2},
 		"heartbeat-first": &Heartbeat{Link: link(7), AgentVersion: "0.1.0", RulesetVersion: "1.0.0", Plugins: []Scanner{}, Sandbox: []Layer{}, StartedAt: moment(0)},
+		"heartbeat-kept":  &Heartbeat{Link: link(8), AgentVersion: "0.1.0", RulesetVersion: "1.0.0", Plugins: []Scanner{}, Sandbox: []Layer{}, StartedAt: moment(0), Privacy: FullLocal, Kept: &ChainHead{Epoch: 1, Sequence: 9, Digest: DigestOf([]byte("kept"))}},
 		"epoch":           &Epoch{Link: link(1), Cause: Reenrolled, Algorithm: Ed25519, Last: &ChainHead{Epoch: 1, Sequence: 17, Digest: DigestOf([]byte("head"))}},
 		"epoch-first":     &Epoch{Link: func() Link { l := link(1); l.Epoch = 1; return l }(), Cause: Enrolled, Algorithm: ECDSAP256},
 	}
@@ -129,6 +130,8 @@ func refusals(t *testing.T) map[string][]byte {
 	edit("epoch-not-first", "epoch", `"sequence":1`, `"sequence":2`)
 	edit("tenant-with-slash", "gap", `"tenant":"default"`, `"tenant":"default/other"`)
 	edit("cause-in-free-words", "gap", `"cause":"spool_corrupt"`, `"cause":"disk died"`)
+	edit("kept-by-another-level", "heartbeat-kept", `"privacy":"full-local"`, `"privacy":"strict"`)
+	edit("privacy-unknown", "heartbeat-kept", `"privacy":"full-local"`, `"privacy":"open"`)
 	all["trailing-bytes"] = []byte(text["gap"] + "\n")
 	all["cut-short"] = []byte(text["gap"][:len(text["gap"])-1])
 	all["empty"] = []byte{}
@@ -142,7 +145,7 @@ var schemaBlind = map[string]bool{
 	"pass-with-unread-bytes": true, "coverage-does-not-add-up": true, "ranges-overlap": true, "subject-is-another": true,
 	"name-with-newline": true, "number-in-other-spelling": true, "repeated-member": true, "white-space": true, "escaped-slash": true,
 	"sandbox-out-of-order": true, "finished-before-started": true, "part-past-parts": true, "first-with-a-predecessor": true,
-	"epoch-not-first": true, "trailing-bytes": true,
+	"epoch-not-first": true, "kept-by-another-level": true, "trailing-bytes": true,
 }
 
 func compileSchemas(t *testing.T) func(predicateType string) *jsonschema.Schema {

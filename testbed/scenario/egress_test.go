@@ -5,15 +5,18 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/cavra/cavra/schemas/predicate"
 	"github.com/cavra/cavra/testbed/stack"
 	"github.com/cavra/cavra/testbed/wire"
 )
@@ -113,16 +116,70 @@ func (f *flock) secrets(a *stack.Agent) {
 	}
 }
 
+// digests are those of the files, which at the level full-local do not leave.
+func (f *flock) digests(root string) {
+	f.t.Helper()
+	err := filepath.WalkDir(root, func(name string, e os.DirEntry, err error) error {
+		if err != nil || !e.Type().IsRegular() {
+			if e != nil && e.IsDir() && errors.Is(err, os.ErrPermission) {
+				return nil
+			}
+			return err
+		}
+		b, err := os.ReadFile(name)
+		f.all = append(f.all, wire.Canary{Where: "digest of " + e.Name(), Word: predicate.DigestOf(b).Hex()})
+		return err
+	})
+	if err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+// kept looks for the reports where they stay.
+func (f *flock) kept(w *world, a *stack.Agent) {
+	f.t.Helper()
+	out, err := stack.Command(w.ctx, nil, w.programs.Cavra(), "agent", "kept", "--dir", a.Dir())
+	w.must(err)
+	for _, want := range []string{"fail", "system.pkl", "pickle.import.dangerous"} {
+		if out.Code != 0 || !bytes.Contains(out.Stdout, []byte(want)) {
+			f.t.Errorf("cavra agent kept: exit code %d, without %q:\n%s%s", out.Code, want, out.Stdout, out.Stderr)
+		}
+	}
+}
+
+var payloads = regexp.MustCompile(`"payload":"([A-Za-z0-9+/=]+)"`)
+
+// signed counts the statements that were sent, by their kinds.
+func signed(t *testing.T, traffic wire.Traffic) map[string]int {
+	t.Helper()
+	out := map[string]int{}
+	for _, s := range traffic.Streams {
+		for _, m := range payloads.FindAllSubmatch(s.Bytes, -1) {
+			b, err := base64.StdEncoding.DecodeString(string(m[1]))
+			if err != nil {
+				t.Fatal(err)
+			}
+			p, err := predicate.Parse(b)
+			if err != nil {
+				t.Fatal(err)
+			}
+			out[predicate.Short(p.PredicateType())]++
+		}
+	}
+	return out
+}
+
 // TestNothingOfAnArtifactLeaves runs the product in a network namespace where
 // everything on the wire is captured, over a tree that has canaries wherever a
 // string can stand, and looks for them in every coding. At the privacy level
-// names, the names are seen, so the test can see; and nothing else is.
+// names, the names are seen, so the test can see; and nothing else is. At the level
+// full-local not even the digest of a file is seen, and no report.
 func TestNothingOfAnArtifactLeaves(t *testing.T) {
 	if os.Getenv(wire.Namespace) == "" {
 		wire.Rerun(t)
 		return
 	}
-	for _, privacy := range []string{"strict", "names"} {
+	for _, privacy := range []string{"strict", "names", "full-local"} {
 		t.Run(privacy, func(t *testing.T) { leaves(t, privacy) })
 	}
 }
@@ -150,7 +207,20 @@ func leaves(t *testing.T, privacy string) {
 	if sent := traffic.To(broker.Port()); len(sent) == 0 || !slices.ContainsFunc(sent, func(s wire.Stream) bool { return bytes.Contains(s.Bytes, []byte(`"payloadType"`)) }) {
 		t.Fatalf("no envelope was seen on its way to the broker: %s", traffic)
 	}
-	t.Logf("%d canaries; %s", len(f.all), traffic)
+	kinds := signed(t, traffic)
+	if privacy == "full-local" {
+		f.digests(w.tree)
+		f.kept(w, a)
+		if len(kinds) != 2 || kinds["epoch"] == 0 || kinds["heartbeat"] == 0 {
+			t.Errorf("statements that left: %v, want signs of life alone", kinds)
+		}
+	} else if kinds["scan"] == 0 || kinds["inventory"] == 0 {
+		t.Errorf("statements that left: %v, with no report among them", kinds)
+	}
+	if state, err := w.aggregator.Agent(w.ctx, id.Agent); err != nil || state.Privacy != privacy {
+		t.Errorf("the aggregator shows an agent of privacy %q, %v", state.Privacy, err)
+	}
+	t.Logf("%d canaries; %s; statements %v", len(f.all), traffic, kinds)
 	seen := map[string]bool{}
 	for _, s := range wire.Sight(traffic, f.all) {
 		if privacy == "names" && strings.HasPrefix(s.Canary.Where, "name: ") {

@@ -55,6 +55,7 @@ type AgentState struct {
 	ID         string  `json:"id"`
 	Name       string  `json:"name"`
 	Status     string  `json:"status"`
+	Privacy    string  `json:"privacy"`
 	Statements uint64  `json:"statements"`
 	Replayed   uint64  `json:"replayed"`
 	Chains     []Chain `json:"chains"`

@@ -39,7 +39,7 @@ found, and sends it to an aggregator. Nothing of an artifact leaves the machine.
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newEnroll(), newAgentRun(), newAgentStatus(), newAgentPreview(), newAgentSent())
+	cmd.AddCommand(newEnroll(), newAgentRun(), newAgentStatus(), newAgentPreview(), newAgentSent(), newAgentKept())
 	return cmd
 }
 
@@ -91,7 +91,7 @@ one-time join token for the agent's identity and its way to the topic.`,
 	f.BoolVar(&r.Reenroll, "reenroll", false, "open a new epoch for an agent that is enrolled, with a token made for it")
 	f.StringArrayVar(&scan, "scan", nil, "a folder or file to look after; may be given again")
 	f.StringVar(&sandbox, "sandbox", "", "isolation of the scanners: require (the default), best-effort where the machine cannot give all of it, or off-unsafe")
-	f.StringVar(&privacy, "privacy", "", "strict (the default) sends names as keyed hashes, names sends them in the clear")
+	f.StringVar(&privacy, "privacy", "", "strict (the default) sends names as keyed hashes, names sends them in the clear, full-local keeps all reports on this machine")
 	return cmd
 }
 
@@ -281,7 +281,7 @@ func showStatus(w io.Writer, s agent.Status) error {
 		{"agent", fmt.Sprintf("%s of tenant %s", s.Agent, s.Tenant)},
 		{"aggregator", s.Server},
 		{"key", string(s.KeyID)},
-		{"names", string(s.Privacy)},
+		{"privacy", string(s.Privacy)},
 		{"running", running},
 		{"last round", when(s.LastRound, "none has ended")},
 		{"epoch", strconv.FormatUint(s.Epoch, 10)},
@@ -290,6 +290,9 @@ func showStatus(w io.Writer, s agent.Status) error {
 		{"last ack", when(s.LastAck, "none")},
 		{"waiting", fmt.Sprintf("%d statements, %d bytes", s.Waiting, s.WaitingBytes)},
 		{"disk", fmt.Sprintf("%d of %d bytes", s.Bytes, s.MaxBytes)},
+	}
+	if s.Kept > 0 {
+		lines = append(lines, [2]string{"kept here", fmt.Sprintf("%d statements, %d bytes on the disk: cavra agent kept shows them", s.Kept, s.KeptBytes)})
 	}
 	if s.FullSince != nil {
 		lines = append(lines, [2]string{"full since", s.FullSince.String() + ": scanning waits for the brokers"})

@@ -58,7 +58,7 @@ configuration.`,
 	f := cmd.Flags()
 	f.StringVar(&dir, "dir", "", "the agent's folder, for its scopes and the key of its names")
 	f.StringArrayVar(&scan, "scan", nil, "a folder or file to look after; may be given again")
-	f.StringVar(&privacy, "privacy", "", "show it at another level of privacy: strict or names")
+	f.StringVar(&privacy, "privacy", "", "show it at another level of privacy: strict, names or full-local")
 	outboundFormat(cmd, &format)
 	return cmd
 }

@@ -33,7 +33,8 @@ type Config struct {
 	Inventory Duration `yaml:"inventory"`
 	// Jobs is how many artifacts are inspected at a time.
 	Jobs int `yaml:"jobs"`
-	// Privacy is what names may travel in the clear: strict or names.
+	// Privacy is what may leave: strict keys names, names sends them in the clear,
+	// full-local sends signs of life alone.
 	Privacy predicate.Privacy `yaml:"privacy"`
 	Spool   Spool             `yaml:"spool"`
 	// Sandbox is what is put on around scanners and connectors: require, best-effort or off-unsafe.
@@ -111,6 +112,9 @@ type Spool struct {
 	// SentBytes bounds the copy of what was sent, which `cavra agent sent` shows;
 	// 0 keeps none.
 	SentBytes int64 `yaml:"sent_bytes"`
+	// KeptBytes bounds what stays at the level full-local, which `cavra agent kept`
+	// shows; the oldest goes first.
+	KeptBytes int64 `yaml:"kept_bytes"`
 }
 
 // Duration is a time span, written as in Go: "90s", "5m", "24h".
@@ -141,7 +145,7 @@ func Default() Config {
 	return Config{
 		Scopes:   []Scope{},
 		Interval: Duration(5 * time.Minute), Heartbeat: Duration(5 * time.Minute), Inventory: Duration(24 * time.Hour),
-		Jobs: runtime.NumCPU(), Privacy: predicate.Strict, Sandbox: plugin.SandboxRequire, Spool: Spool{MaxBytes: 1 << 30, SentBytes: 256 << 20},
+		Jobs: runtime.NumCPU(), Privacy: predicate.Strict, Sandbox: plugin.SandboxRequire, Spool: Spool{MaxBytes: 1 << 30, SentBytes: 256 << 20, KeptBytes: 1 << 30},
 	}
 }
 
@@ -190,6 +194,9 @@ func (c Config) Validate() error {
 	}
 	if c.Spool.MaxBytes < minSpool {
 		errs = append(errs, fmt.Errorf("spool.max_bytes: %d is less than %d", c.Spool.MaxBytes, minSpool))
+	}
+	if c.Spool.KeptBytes < minSpool {
+		errs = append(errs, fmt.Errorf("spool.kept_bytes: %d is less than %d", c.Spool.KeptBytes, minSpool))
 	}
 	if c.Spool.SentBytes < 0 {
 		errs = append(errs, fmt.Errorf("spool.sent_bytes: %d is negative; 0 keeps no copy", c.Spool.SentBytes))

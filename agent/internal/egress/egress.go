@@ -5,6 +5,7 @@ package egress
 
 import (
 	_ "embed"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -41,12 +42,40 @@ type Namer struct {
 
 // Name writes a name that came from an artifact or a registry.
 func (n Namer) Name(s string) predicate.Name {
-	if n.Privacy == predicate.Names || n.Vocabulary.Has(s) {
+	if n.Privacy != predicate.Strict || n.Vocabulary.Has(s) {
 		if plain, err := predicate.PlainName(s); err == nil {
 			return plain
 		}
 	}
 	return predicate.KeyedName(n.Key, s)
+}
+
+// errStays says that a statement may not leave at any rate.
+var errStays = errors.New("egress: at privacy full-local scans and inventories stay on the machine")
+
+// KeepGate checks payloads that stay: they are of the closed schema, and say that
+// they stay.
+type KeepGate struct{}
+
+// Check refuses a payload that is not to be kept.
+func (KeepGate) Check(payload []byte) error {
+	p, err := predicate.Parse(payload)
+	if err != nil {
+		return fmt.Errorf("keep: %w", err)
+	}
+	var level predicate.Privacy
+	switch p := p.(type) {
+	case *predicate.Epoch, *predicate.Gap:
+		return nil
+	case *predicate.Scan:
+		level = p.Privacy
+	case *predicate.Inventory:
+		level = p.Privacy
+	}
+	if level != predicate.FullLocal {
+		return fmt.Errorf("keep: a %s of privacy %q is none that stays", predicate.Short(p.PredicateType()), level)
+	}
+	return nil
 }
 
 // Gate checks payloads.
@@ -70,7 +99,14 @@ func (g *Gate) Check(payload []byte) error {
 		return fmt.Errorf("egress: %w", err)
 	}
 	switch p := p.(type) {
+	case *predicate.Heartbeat:
+		if p.Privacy != g.privacy {
+			return fmt.Errorf("egress: a heartbeat of privacy %q, and the agent's is %s", p.Privacy, g.privacy)
+		}
 	case *predicate.Scan:
+		if g.privacy == predicate.FullLocal {
+			return errStays
+		}
 		if p.Privacy != g.privacy {
 			return fmt.Errorf("egress: a scan of privacy %s, and the agent's is %s", p.Privacy, g.privacy)
 		}
@@ -80,6 +116,9 @@ func (g *Gate) Check(payload []byte) error {
 			}
 		}
 	case *predicate.Inventory:
+		if g.privacy == predicate.FullLocal {
+			return errStays
+		}
 		if p.Privacy != g.privacy {
 			return fmt.Errorf("egress: an inventory of privacy %s, and the agent's is %s", p.Privacy, g.privacy)
 		}

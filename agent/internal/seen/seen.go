@@ -47,7 +47,7 @@ type Scope struct {
 
 type headLine struct {
 	Version   int              `json:"version"`
-	Ruleset   predicate.Digest `json:"ruleset"`
+	Basis     predicate.Digest `json:"basis"`
 	Inventory predicate.Digest `json:"inventory,omitempty"`
 	ToldAt    int64            `json:"told_at,omitempty"`
 }
@@ -57,11 +57,12 @@ type markLine struct {
 	Mark
 }
 
-const version = 1
+const version = 2
 
-// Load reads what was seen under a ruleset: of another one, nothing was. A file
-// that cannot be read is an error, and the caller may go on without it.
-func Load(name string, ruleset predicate.Digest) (Scope, error) {
+// Load reads what was seen on a basis, which stands for the rules and all else
+// that decides what is told: on another one, nothing was. A file that cannot be
+// read is an error, and the caller may go on without it.
+func Load(name string, basis predicate.Digest) (Scope, error) {
 	s := Scope{Marks: map[string]Mark{}}
 	f, err := os.Open(name)
 	if errors.Is(err, os.ErrNotExist) {
@@ -77,7 +78,7 @@ func Load(name string, ruleset predicate.Digest) (Scope, error) {
 	if !lines.Scan() || json.Unmarshal(lines.Bytes(), &head) != nil || head.Version != version {
 		return s, fmt.Errorf("read what was seen: %s is not of this version", name)
 	}
-	if head.Ruleset != ruleset {
+	if head.Basis != basis {
 		return s, nil
 	}
 	for lines.Scan() {
@@ -96,11 +97,11 @@ func Load(name string, ruleset predicate.Digest) (Scope, error) {
 
 // Save writes what was seen, durably. Call it only after what it says has been
 // appended to the spool.
-func (s Scope) Save(name string, ruleset predicate.Digest) error {
+func (s Scope) Save(name string, basis predicate.Digest) error {
 	err := diskio.Replace(diskio.OS{}, name, 0o600, func(w io.Writer) error {
 		buf := bufio.NewWriter(w)
 		enc := json.NewEncoder(buf)
-		if err := enc.Encode(headLine{version, ruleset, s.Inventory, s.ToldAt}); err != nil {
+		if err := enc.Encode(headLine{version, basis, s.Inventory, s.ToldAt}); err != nil {
 			return err
 		}
 		for key, m := range s.Marks {

@@ -37,6 +37,9 @@ func (s *Spool) Append(ctx context.Context, statements ...predicate.Predicate) (
 	}
 	var kept []chain.Head
 	for len(statements) > 0 {
+		if err := s.letGo(ctx); err != nil {
+			return kept, err
+		}
 		if err := s.room(ctx); err != nil {
 			return kept, err
 		}

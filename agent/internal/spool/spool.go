@@ -76,6 +76,9 @@ type Config struct {
 	// SentBytes bounds the copy of what was sent; 0 keeps none. It is beside
 	// MaxBytes, since nothing waits for it.
 	SentBytes int64
+	// Keep says that the statements stay: nobody takes them, Next is not to be
+	// called, and Append makes room by letting the oldest segments go.
+	Keep bool
 	// Now is the clock; time.Now when nil.
 	Now func() time.Time
 	// FS is the file system; the machine's when nil.
@@ -91,6 +94,8 @@ func (c *Config) complete() error {
 		return errors.New("no folder")
 	case c.Signer == nil || c.Gate == nil:
 		return errors.New("want a signer and an egress gate")
+	case c.Keep && c.SentBytes != 0:
+		return errors.New("what is kept is never sent, so there is no copy of it")
 	case c.SentBytes < 0:
 		return fmt.Errorf("copy of what was sent of %d bytes", c.SentBytes)
 	case c.MaxBytes < 0 || c.MaxBytes > 0 && c.MaxBytes < MinMaxBytes:

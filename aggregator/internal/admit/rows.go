@@ -30,6 +30,7 @@ func keep(b *row.Batch, receipt *row.Receipt, p predicate.Predicate, envelope []
 			report.Plugins = append(report.Plugins, row.Plugin{Name: s.Name, Version: s.Version, Digest: s.Digest.Hex()})
 		}
 		report.SpoolStatements, report.SpoolBytes = p.SpoolStatements, p.SpoolBytes
+		report.Privacy = string(p.Privacy)
 		report.StartedAt = row.Time(p.StartedAt)
 		if p.LastRoundAt != nil {
 			at := row.Time(*p.LastRoundAt)

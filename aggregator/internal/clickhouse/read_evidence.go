@@ -165,6 +165,7 @@ type AgentReport struct {
 	Version         string     `ch:"agent_version"`
 	Ruleset         string     `ch:"ruleset_version"`
 	Sandbox         []string   `ch:"sandbox"`
+	Privacy         string     `ch:"privacy"`
 	SpoolStatements uint64     `ch:"spool_statements"`
 	SpoolBytes      uint64     `ch:"spool_bytes"`
 	LastRoundAt     *time.Time `ch:"last_round_at"`
@@ -174,7 +175,7 @@ type AgentReport struct {
 
 // AgentReports lists the latest heartbeat of every agent.
 func (r *Reader) AgentReports(ctx context.Context, tenant string) ([]AgentReport, error) {
-	const query = `SELECT agent, agent_version, ruleset_version, sandbox, spool_statements, spool_bytes, last_round_at, signed_at, received_at
+	const query = `SELECT agent, agent_version, ruleset_version, sandbox, privacy, spool_statements, spool_bytes, last_round_at, signed_at, received_at
 FROM agent_reports WHERE tenant = {tenant:String} AND type = 'heartbeat'
 ORDER BY agent, epoch DESC, sequence DESC, statement LIMIT 1 BY agent`
 	var out []AgentReport

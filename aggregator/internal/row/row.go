@@ -196,6 +196,7 @@ type AgentReport struct {
 	GapFrames       uint64     `ch:"gap_frames"`
 	GapBytes        uint64     `ch:"gap_bytes"`
 	EpochCause      string     `ch:"epoch_cause"`
+	Privacy         string     `ch:"privacy"`
 	SignedAt        time.Time  `ch:"signed_at"`
 	ReceivedAt      time.Time  `ch:"received_at"`
 }

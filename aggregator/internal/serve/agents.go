@@ -47,7 +47,7 @@ func (s *Service) Agents(ctx context.Context, tenant string) (AgentList, error) 
 func (s *Service) agent(e control.Agent, chains []Chain, r clickhouse.AgentReport, a clickhouse.AgentActivity) Agent {
 	out := Agent{
 		ID: e.ID, Name: e.Name, Status: string(posture.StatusAt(s.cfg.Now(), a.LastAt)),
-		Version: r.Version, Ruleset: r.Ruleset, Sandbox: r.Sandbox, SpoolStatements: r.SpoolStatements,
+		Version: r.Version, Ruleset: r.Ruleset, Sandbox: r.Sandbox, Privacy: r.Privacy, SpoolStatements: r.SpoolStatements,
 		LastSeen: moment(a.LastAt), Statements: a.Statements, Replayed: a.Replayed, Chains: chains,
 	}
 	if e.Status == control.Revoked {

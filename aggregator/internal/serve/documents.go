@@ -181,6 +181,7 @@ type Agent struct {
 	Version         string     `json:"version,omitempty"`
 	Ruleset         string     `json:"ruleset_version,omitempty"`
 	Sandbox         []string   `json:"sandbox" doc:"Layers in force around its plugins, by its last heartbeat."`
+	Privacy         string     `json:"privacy" enum:"strict,names,full-local," doc:"What it lets leave, by its last heartbeat: strict keys names, names sends them in the clear, full-local sends no reports. Empty from an agent that does not say."`
 	SpoolStatements uint64     `json:"spool_statements" doc:"Signed and not yet acknowledged, by its last heartbeat."`
 	LastSeen        *time.Time `json:"last_seen,omitempty"`
 	LastRound       *time.Time `json:"last_round,omitempty"`

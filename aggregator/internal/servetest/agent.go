@@ -71,6 +71,7 @@ func (a *agent) heartbeat(spool uint64, layers ...predicate.Layer) []byte {
 	return a.sign(&predicate.Heartbeat{
 		AgentVersion: "0.1.0", RulesetVersion: rulesVersion, Plugins: scanners(), Sandbox: append([]predicate.Layer{}, layers...),
 		StartedAt: predicate.At(a.at.Add(-time.Hour)), LastRoundAt: &round, SpoolStatements: spool, SpoolBytes: spool * 2000,
+		Privacy: predicate.Strict,
 	})
 }
 
