@@ -110,6 +110,10 @@ chaos-long: build engine ## The same with longer faults, five times over, and ov
 fleet: build engine ## 10,000 simulated agents against one aggregator: rates, latencies, memory and processors (takes some fifteen minutes)
 	ulimit -n $$(ulimit -Hn) && go run ./testbed/cmd/fleet -bin $(BIN)
 
+.PHONY: spool-long
+spool-long: ## 1,000 kills of the spool at random, 1,000 inside a write, and 20 times as many faults of its disk
+	cd agent && CAVRA_SPOOL_LONG=1 go test -count=1 -timeout 60m -v -run 'TestKilledAtRandom|TestKilledInsideAWrite|TestTheDiskFails' ./internal/spool
+
 .PHONY: scenario-long
 scenario-long: build engine ## The crash scenario with 2,000 files and more kills (takes some five minutes)
 	cd testbed && CAVRA_SCENARIO_LONG=1 go test -count=1 -timeout 20m -v -run 'TestKilledAnywhere$$' ./scenario

@@ -6,6 +6,11 @@ import (
 	"os"
 )
 
+// ErrUnsure says that a disk has not confirmed what it holds. To sync again
+// confirms nothing: the system forgets what it could not write, and reads it from
+// its cache all the same. Whoever goes on has to write again.
+var ErrUnsure = errors.New("nobody knows what the disk holds")
+
 // Log is a file that only grows. It may not be used from several goroutines at
 // once.
 type Log struct {
@@ -16,8 +21,8 @@ type Log struct {
 	broken error
 }
 
-// OpenLog opens an existing file of which the first size bytes are durable and
-// right. What is behind them is cut off.
+// OpenLog opens an existing file of which the first size bytes are right. What is
+// behind them is cut off.
 func OpenLog(fsys FS, name string, size int64) (*Log, error) {
 	f, err := fsys.OpenFile(name, os.O_RDWR, 0)
 	if err != nil {
@@ -32,6 +37,26 @@ func OpenLog(fsys FS, name string, size int64) (*Log, error) {
 		return nil, errors.Join(fmt.Errorf("open log %s: %w", name, err), f.Close())
 	}
 	return &Log{f: f, name: name, size: size}, nil
+}
+
+// Rewrite writes again what is there from an offset on, which a process before
+// this one may have written in vain, and makes it durable.
+func (l *Log) Rewrite(from int64) error {
+	if l.broken != nil {
+		return l.broken
+	}
+	buf := make([]byte, 256<<10)
+	for off := from; off < l.size; {
+		b := buf[:min(int64(len(buf)), l.size-off)]
+		if _, err := l.f.ReadAt(b, off); err != nil {
+			return fmt.Errorf("write log %s again: %w", l.name, err)
+		}
+		if _, err := l.f.WriteAt(b, off); err != nil {
+			return fmt.Errorf("write log %s again: %w", l.name, err)
+		}
+		off += int64(len(b))
+	}
+	return l.Sync(0)
 }
 
 // Size is what is durable, in bytes.
@@ -58,7 +83,7 @@ func (l *Log) Sync(n int) error {
 		return l.broken
 	}
 	if err := l.f.Sync(); err != nil {
-		l.broken = fmt.Errorf("sync log %s: %w", l.name, err)
+		l.broken = fmt.Errorf("sync log %s: %w: %w", l.name, ErrUnsure, err)
 		return l.broken
 	}
 	l.size += int64(n)
@@ -71,7 +96,7 @@ func (l *Log) Revert() error {
 		return l.broken
 	}
 	if err := l.f.Truncate(l.size); err != nil {
-		l.broken = fmt.Errorf("revert log %s: %w", l.name, err)
+		l.broken = fmt.Errorf("revert log %s: %w: %w", l.name, ErrUnsure, err)
 		return l.broken
 	}
 	return nil

@@ -134,13 +134,13 @@ func (s *Spool) write(ctx context.Context, g *group) error {
 		if err == nil {
 			return nil
 		}
-		if !diskio.IsFull(err) {
+		if !diskio.IsFull(err) || errors.Is(err, diskio.ErrUnsure) {
 			return s.fail(err)
 		}
 		if !told {
 			s.cfg.Log.ErrorContext(ctx, "no room on the spool's disk: scanning waits", slog.Any("error", err))
 			s.mu.Lock()
-			s.full = s.cfg.Now()
+			s.full, s.trouble = s.cfg.Now(), err
 			s.mu.Unlock()
 		}
 		timer := time.NewTimer(s.cfg.Retry)
@@ -169,7 +169,7 @@ func (s *Spool) tryWrite(g *group) error {
 	faultpoint.Hit("spool-synced")
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.head, s.full = g.head(), time.Time{}
+	s.head, s.full, s.trouble = g.head(), time.Time{}, nil
 	last := s.segments[len(s.segments)-1]
 	last.last, last.digest, last.size = s.head.Sequence, s.head.Digest, s.active.Size()
 	s.notify()
@@ -182,7 +182,7 @@ func (s *Spool) fail(err error) error {
 	err = fmt.Errorf("%w; the spool has to be opened again", err)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.err = err
+	s.err, s.trouble = err, err
 	s.notify()
 	return err
 }

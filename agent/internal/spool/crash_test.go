@@ -36,6 +36,11 @@ func crashChild(args []string) error {
 	if err != nil {
 		return err
 	}
+	return appendAndPublish(dir, from, true)
+}
+
+// appendAndPublish appends for good; the broker may be away.
+func appendAndPublish(dir string, from uint64, broker bool) (err error) {
 	k, err := identity.FromSeed([32]byte{1})
 	if err != nil {
 		return err
@@ -47,14 +52,17 @@ func crashChild(args []string) error {
 	if err != nil {
 		return err
 	}
+	defer func() { err = errors.Join(err, s.Close()) }()
 	ledger, err := os.OpenFile(filepath.Join(dir, "ledger"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return err
 	}
-	broker, err := os.OpenFile(filepath.Join(dir, "broker"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	defer ledger.Close() //nolint:errcheck // each line is judged by itself
+	published, err := os.OpenFile(filepath.Join(dir, "broker"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return err
 	}
+	defer published.Close() //nolint:errcheck // each line is judged by itself
 	group, ctx := errgroup.WithContext(context.Background())
 	group.Go(func() error {
 		if _, err := s.ReportLoss(ctx); err != nil && !errors.Is(err, ErrNotBegun) {
@@ -72,7 +80,7 @@ func crashChild(args []string) error {
 		}
 	})
 	group.Go(func() error {
-		for {
+		for broker {
 			entries, err := s.Next(ctx, 30, 1<<20)
 			if err != nil {
 				return err
@@ -81,7 +89,7 @@ func crashChild(args []string) error {
 			for _, e := range entries {
 				fmt.Fprintf(&b, "\n%s.", base64.StdEncoding.EncodeToString(e.Envelope))
 			}
-			if _, err := broker.Write(b.Bytes()); err != nil {
+			if _, err := published.Write(b.Bytes()); err != nil {
 				return err
 			}
 			faultpoint.Hit("broker-acked")
@@ -89,6 +97,7 @@ func crashChild(args []string) error {
 				return err
 			}
 		}
+		return nil
 	})
 	return group.Wait()
 }
@@ -249,7 +258,7 @@ func TestKilledAtEveryMark(t *testing.T) {
 	t.Logf("%d kills, %d statements", run-1, before)
 }
 
-// TestKilledAtRandom kills the process 40 times, some while it recovers.
+// TestKilledAtRandom kills the process at any time, sometimes while it recovers.
 func TestKilledAtRandom(t *testing.T) {
 	exe, err := os.Executable()
 	if err != nil {
@@ -257,8 +266,8 @@ func TestKilledAtRandom(t *testing.T) {
 	}
 	dir := t.TempDir()
 	rnd := rand.New(rand.NewPCG(7, 7))
-	statements := 0
-	for run := 1; run <= 40; run++ {
+	kills, statements := long(t, 40, 1000), 0
+	for run := 1; run <= kills; run++ {
 		c := start(t, exe, dir, run, "")
 		timer := time.AfterFunc(time.Duration(5+rnd.IntN(120))*time.Millisecond, func() { _ = c.Process.Kill() })
 		err := c.Wait()
@@ -270,7 +279,7 @@ func TestKilledAtRandom(t *testing.T) {
 			statements = judge(t, dir)
 		}
 	}
-	t.Logf("40 kills, %d statements", statements)
+	t.Logf("%d kills, %d statements", kills, statements)
 	if statements < 200 {
 		t.Errorf("only %d statements were made", statements)
 	}

@@ -109,11 +109,13 @@ func openCursor(fsys diskio.FS, name string) (*cursorFile, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open cursor: %w", err)
 	}
-	// The process that wrote it may have died before it could sync it.
-	if err := f.Sync(); err != nil {
-		return nil, errors.Join(fmt.Errorf("sync cursor: %w", err), f.Close())
+	c := &cursorFile{f: f, state: state}
+	// What was read may be in the cache alone: the process that wrote it may have
+	// died before it could sync it, or the sync may have failed.
+	if err := c.set(state.acked, state.exposed); err != nil {
+		return nil, errors.Join(err, f.Close())
 	}
-	return &cursorFile{f: f, state: state}, nil
+	return c, nil
 }
 
 // set makes a new state durable.

@@ -177,12 +177,41 @@ func (s *Spool) recoverHead(known, fresh bool) error {
 		}
 		return s.begin(chain.Head{Sequence: s.exposed.Sequence, Digest: s.exposed.Digest})
 	case have:
-		return s.activate(s.segments[n-1])
+		if err := s.activate(s.segments[n-1]); err != nil {
+			return err
+		}
+		return s.confirm(s.segments[n-1], known)
 	case fresh, s.exposed.Epoch < epoch:
 		// The cursor is older than the epoch, so nothing of it is public.
 		return s.begin(chain.Head{})
 	}
 	return ErrHeadLost
+}
+
+// confirm makes durable what can be read of the active segment. A sync that
+// failed leaves frames behind that read well and are not on the disk, and that no
+// later sync writes: so they are written again. What may be public was durable
+// before it was handed out.
+func (s *Spool) confirm(g *segment, known bool) error {
+	from := int64(segmentHeader)
+	if known && s.exposed.Epoch == g.epoch && s.exposed.Sequence >= g.first {
+		f, err := os.Open(s.path(g.name))
+		if err != nil {
+			return err
+		}
+		defer f.Close() //nolint:errcheck // it was only read
+		for from < g.size {
+			fr, _, err := readFrame(f, from, s.reader.buf)
+			if err != nil {
+				return err
+			}
+			if fr.sequence > s.exposed.Sequence {
+				break
+			}
+			from += fr.size()
+		}
+	}
+	return s.active.Rewrite(from)
 }
 
 // begin opens a segment behind head.

@@ -149,6 +149,7 @@ type Spool struct {
 	aside    int64 // bytes of files that were put aside
 	full     time.Time
 	err      error // why nothing more can be appended
+	trouble  error // why nothing is appended now
 	// changed is closed and replaced whenever the state above moves.
 	changed chan struct{}
 
@@ -178,6 +179,8 @@ type Stats struct {
 	Disk, MaxBytes int64
 	// FullSince is when Append began to wait for room; zero when it does not.
 	FullSince time.Time
+	// Trouble is what the disk answers; nil while it takes what is written.
+	Trouble error
 	// Damaged segments were found by Look; an open spool has none.
 	Damaged int
 }
@@ -186,7 +189,7 @@ type Stats struct {
 func (s *Spool) Stats() Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	out := Stats{Head: s.head, Epoch: s.cfg.Chain.Epoch, Acked: s.acked, Disk: s.disk(), MaxBytes: s.cfg.MaxBytes, FullSince: s.full}
+	out := Stats{Head: s.head, Epoch: s.cfg.Chain.Epoch, Acked: s.acked, Disk: s.disk(), MaxBytes: s.cfg.MaxBytes, FullSince: s.full, Trouble: s.trouble}
 	for _, g := range s.segments {
 		n, b := g.after(s.acked)
 		out.Statements += n

@@ -21,6 +21,7 @@ import (
 	"github.com/cavra/cavra/sdk/chain"
 	"github.com/cavra/cavra/sdk/diskio"
 	"github.com/cavra/cavra/sdk/diskio/diskfault"
+	"github.com/cavra/cavra/sdk/diskio/syscallfault"
 	"github.com/cavra/cavra/sdk/identity"
 )
 
@@ -175,11 +176,17 @@ func numbers(from, to uint64) (out []uint64) {
 }
 
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && os.Args[1] == crashRole {
-		if err := crashChild(os.Args[2:]); err != nil {
-			_, _ = fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
+	err := syscallfault.Launch()
+	roles := map[string]func([]string) error{crashRole: crashChild, diskRole: diskChild}
+	role := roles[os.Args[min(1, len(os.Args)-1)]]
+	if err == nil && role != nil {
+		err = role(os.Args[2:])
+	}
+	if err != nil {
+		_, _ = fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	if role != nil {
 		os.Exit(0)
 	}
 	goleak.VerifyTestMain(m)
