@@ -3,6 +3,7 @@ package predicate
 import (
 	"errors"
 	"fmt"
+	"time"
 )
 
 // Gap says that statements or observations were lost, and where: a loss is
@@ -122,12 +123,17 @@ func (h *Heartbeat) validatePrivacy() error {
 	return h.Kept.Digest.Validate()
 }
 
-// Epoch opens a chain: it is the statement at sequence 1 of every epoch, signed
-// by the key that the enrolment gave the epoch to.
+// Epoch opens a chain: it is the statement at sequence 1 of every epoch. It is
+// signed by the key of the epoch, or by an authority that certifies that key in
+// it: a key that is held elsewhere, or the key of the epoch before.
 type Epoch struct {
-	Link      `json:"chain"`
-	Cause     EpochCause `json:"cause"`
-	Algorithm Algorithm  `json:"algorithm"`
+	Link  `json:"chain"`
+	Cause EpochCause `json:"cause"`
+	// Algorithm is that of the key which signs this statement.
+	Algorithm Algorithm `json:"algorithm"`
+	// Key signs all that follows in the epoch; nil where it is the same that
+	// signs this statement.
+	Key *SigningKey `json:"key,omitempty"`
 	// Last is where the epoch before stood on this machine, if that is known.
 	Last *ChainHead `json:"last,omitempty"`
 }
@@ -136,11 +142,57 @@ type Epoch struct {
 type EpochCause string
 
 // The causes: a first enrolment; a new one with authority from the aggregator
-// after a restored snapshot, a lost spool or a lost key.
+// after a restored snapshot, a lost spool or a lost key; a new key, by authority
+// of the one before or of the one that certifies both.
 const (
 	Enrolled   EpochCause = "enrolled"
 	Reenrolled EpochCause = "reenrolled"
+	Rotated    EpochCause = "rotated"
 )
+
+// MaxKeyLife bounds the time for which a key can be certified.
+const MaxKeyLife = 90 * 24 * time.Hour
+
+// SigningKey is a key that another one certifies, for a time.
+type SigningKey struct {
+	KeyID     Digest    `json:"key_id"`
+	Algorithm Algorithm `json:"algorithm"`
+	// PublicKey is PKIX DER (RFC 5280); KeyID is its digest.
+	PublicKey []byte `json:"public_key"`
+	NotBefore Time   `json:"not_before"`
+	// NotAfter is when the certificate ends; nil for a key that lasts until it is
+	// followed by another.
+	NotAfter *Time `json:"not_after,omitempty"`
+}
+
+// maxPublicKey bounds a public key, in bytes.
+const maxPublicKey = 1 << 10
+
+// Validate reports the first member that is outside the schema.
+func (k *SigningKey) Validate() error {
+	if err := k.Algorithm.Validate(); err != nil {
+		return err
+	}
+	if len(k.PublicKey) == 0 || len(k.PublicKey) > maxPublicKey || DigestOf(k.PublicKey) != k.KeyID {
+		return fmt.Errorf("key: %d bytes of public key, want those of key_id, at most %d", len(k.PublicKey), maxPublicKey)
+	}
+	if k.NotBefore.IsZero() {
+		return errors.New("key.not_before: missing")
+	}
+	if k.NotAfter == nil {
+		return nil
+	}
+	if life := k.NotAfter.Time().Sub(k.NotBefore.Time()); life <= 0 || life > MaxKeyLife {
+		return fmt.Errorf("key.not_after: %s after not_before, want at most %s", life, MaxKeyLife)
+	}
+	return nil
+}
+
+// Covers reports whether a moment is within the time that the key is certified
+// for.
+func (k *SigningKey) Covers(at Time) bool {
+	return !at.Time().Before(k.NotBefore.Time()) && (k.NotAfter == nil || !at.Time().After(k.NotAfter.Time()))
+}
 
 // Algorithm is a signature algorithm. It belongs to an enrolled key, never to a
 // message.
@@ -179,10 +231,13 @@ func (e *Epoch) Validate() error {
 	if e.Sequence != 1 {
 		return fmt.Errorf("chain.sequence: an epoch opens at 1, not %d", e.Sequence)
 	}
-	if err := oneOf("cause", e.Cause, []EpochCause{Enrolled, Reenrolled}); err != nil {
+	if err := oneOf("cause", e.Cause, []EpochCause{Enrolled, Reenrolled, Rotated}); err != nil {
 		return err
 	}
 	if err := e.Algorithm.Validate(); err != nil {
+		return err
+	}
+	if err := e.validateKey(); err != nil {
 		return err
 	}
 	if e.Last == nil {
@@ -192,4 +247,16 @@ func (e *Epoch) Validate() error {
 		return errors.New("last: out of range")
 	}
 	return e.Last.Digest.Validate()
+}
+
+func (e *Epoch) validateKey() error {
+	switch {
+	case e.Key == nil && e.Cause == Rotated:
+		return errors.New("key: a rotation names the new key")
+	case e.Key == nil:
+		return nil
+	case e.Key.KeyID == e.KeyID:
+		return errors.New("key: it is the one that signs this statement")
+	}
+	return e.Key.Validate()
 }

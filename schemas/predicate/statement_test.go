@@ -33,7 +33,7 @@ func link(sequence uint64) Link {
 
 func samples() map[string]Predicate {
 	keyed := KeyedName([]byte("customer"), "secret/model.pkl")
-	at := moment(8)
+	at, end := moment(8), moment(59)
 	tool := Scanner{Name: "formats", Version: "1.0.0", Digest: DigestOf([]byte("formats"))}
 	return map[string]Predicate{
 		"scan-malicious-pickle": &Scan{
@@ -64,7 +64,16 @@ func samples() map[string]Predicate {
 		"heartbeat-kept":  &Heartbeat{Link: link(8), AgentVersion: "0.1.0", RulesetVersion: "1.0.0", Plugins: []Scanner{}, Sandbox: []Layer{}, StartedAt: moment(0), Privacy: FullLocal, Kept: &ChainHead{Epoch: 1, Sequence: 9, Digest: DigestOf([]byte("kept"))}},
 		"epoch":           &Epoch{Link: link(1), Cause: Reenrolled, Algorithm: Ed25519, Last: &ChainHead{Epoch: 1, Sequence: 17, Digest: DigestOf([]byte("head"))}},
 		"epoch-first":     &Epoch{Link: func() Link { l := link(1); l.Epoch = 1; return l }(), Cause: Enrolled, Algorithm: ECDSAP256},
+		"epoch-certified": &Epoch{Link: link(1), Cause: Enrolled, Algorithm: ECDSAP256, Key: signingKey(&end)},
+		"epoch-rotated":   &Epoch{Link: link(1), Cause: Rotated, Algorithm: Ed25519, Key: signingKey(nil), Last: &ChainHead{Epoch: 1, Sequence: 17, Digest: DigestOf([]byte("head"))}},
 	}
+}
+
+// signingKey is a key whose bytes are no real one's: a statement is judged
+// without them.
+func signingKey(end *Time) *SigningKey {
+	public := []byte("a public key in PKIX DER")
+	return &SigningKey{KeyID: DigestOf(public), Algorithm: Ed25519, PublicKey: public, NotBefore: moment(0), NotAfter: end}
 }
 
 func mustMarshal(t *testing.T, p Predicate) []byte {
@@ -128,6 +137,11 @@ func refusals(t *testing.T) map[string][]byte {
 	edit("sequence-past-2-53", "gap", `"sequence":5`, `"sequence":9007199254740992`)
 	edit("first-with-a-predecessor", "epoch", string(ZeroDigest), string(DigestOf([]byte("x"))))
 	edit("epoch-not-first", "epoch", `"sequence":1`, `"sequence":2`)
+	edit("rotated-without-a-key", "epoch", `"cause":"reenrolled"`, `"cause":"rotated"`)
+	edit("key-of-other-bytes", "epoch-certified", `"public_key":"YSBw`, `"public_key":"YSBx`)
+	edit("key-that-never-ends", "epoch-certified", `"not_after":"2026-0`, `"not_after":"2027-0`)
+	edit("key-that-ends-before", "epoch-certified", `"not_after":"2026-0`, `"not_after":"2025-0`)
+	edit("key-without-a-beginning", "epoch-rotated", `,"not_before":"`+moment(0).String()+`"`, ``)
 	edit("tenant-with-slash", "gap", `"tenant":"default"`, `"tenant":"default/other"`)
 	edit("cause-in-free-words", "gap", `"cause":"spool_corrupt"`, `"cause":"disk died"`)
 	edit("kept-by-another-level", "heartbeat-kept", `"privacy":"full-local"`, `"privacy":"strict"`)
@@ -146,6 +160,7 @@ var schemaBlind = map[string]bool{
 	"name-with-newline": true, "number-in-other-spelling": true, "repeated-member": true, "white-space": true, "escaped-slash": true,
 	"sandbox-out-of-order": true, "finished-before-started": true, "part-past-parts": true, "first-with-a-predecessor": true,
 	"epoch-not-first": true, "kept-by-another-level": true, "trailing-bytes": true,
+	"key-of-other-bytes": true, "key-that-never-ends": true, "key-that-ends-before": true,
 }
 
 func compileSchemas(t *testing.T) func(predicateType string) *jsonschema.Schema {

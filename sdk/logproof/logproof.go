@@ -70,15 +70,32 @@ var ErrProof = errors.New("the proof does not hold")
 
 // Includes checks that the tree has a statement at an index.
 func (c Checkpoint) Includes(statement predicate.Digest, index uint64, proof [][]byte) error {
+	if err := c.includes(Entry(statement), index, proof); err != nil {
+		return fmt.Errorf("statement %s at %d of %d entries of log %s: %w", statement, index, c.Size, c.Origin, err)
+	}
+	return nil
+}
+
+// IncludesKeyEvent checks that the tree has a key event at an index, and reads
+// it.
+func (c Checkpoint) IncludesKeyEvent(entry []byte, index uint64, proof [][]byte) (KeyEvent, error) {
+	e, err := ParseKeyEvent(entry)
+	if err == nil {
+		err = c.includes(entry, index, proof)
+	}
+	if err != nil {
+		return KeyEvent{}, fmt.Errorf("key event at %d of %d entries of log %s: %w", index, c.Size, c.Origin, err)
+	}
+	return e, nil
+}
+
+func (c Checkpoint) includes(entry []byte, index uint64, proof [][]byte) error {
 	hashes, err := hashesOf(proof)
 	if err != nil {
-		return fmt.Errorf("statement %s in log %s: %w", statement, c.Origin, err)
+		return err
 	}
-	if index >= c.Size {
-		return fmt.Errorf("statement %s at %d of %d entries of log %s: %w", statement, index, c.Size, c.Origin, ErrProof)
-	}
-	if err := tlog.CheckRecord(hashes, int64(c.Size), c.Root, int64(index), tlog.RecordHash(Entry(statement))); err != nil {
-		return fmt.Errorf("statement %s at %d of %d entries of log %s: %w", statement, index, c.Size, c.Origin, ErrProof)
+	if index >= c.Size || tlog.CheckRecord(hashes, int64(c.Size), c.Root, int64(index), tlog.RecordHash(entry)) != nil {
+		return ErrProof
 	}
 	return nil
 }

@@ -43,9 +43,11 @@ func (r *tree) ReadHashes(indexes []int64) (out []tlog.Hash, err error) {
 	return out, nil
 }
 
-func (r *tree) add(d predicate.Digest) {
+func (r *tree) add(d predicate.Digest) { r.addEntry(Entry(d)) }
+
+func (r *tree) addEntry(entry []byte) {
 	r.tb.Helper()
-	hashes, err := tlog.StoredHashes(r.size, Entry(d), r)
+	hashes, err := tlog.StoredHashes(r.size, entry, r)
 	if err != nil {
 		r.tb.Fatal(err)
 	}
@@ -74,6 +76,15 @@ func (r *tree) open() Checkpoint {
 		r.tb.Fatal(err)
 	}
 	return c
+}
+
+func (r *tree) prove(index int64) [][]byte {
+	r.tb.Helper()
+	p, err := tlog.ProveRecord(r.size, index, r)
+	if err != nil {
+		r.tb.Fatal(err)
+	}
+	return bytesOf(p)
 }
 
 func bytesOf[T ~[]tlog.Hash](proof T) (out [][]byte) {

@@ -21,6 +21,7 @@ import (
 // desk is the aggregator's side of the protocol: it checks the proof and hands
 // out one identity a token.
 type desk struct {
+	enrolv1connect.UnimplementedEnrolmentServiceHandler
 	used  map[string]bool
 	epoch uint64
 }

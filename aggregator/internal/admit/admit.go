@@ -10,7 +10,11 @@
 // whomever it is made. Decisions are as of the range's PlannedAt: a key counts as
 // revoked when it was revoked at that moment or before, so a revocation between a
 // crash and the plan's second run changes nothing of it. A key that is retired
-// (its agent has a newer epoch) still verifies what it signed.
+// (its agent has a newer epoch) still verifies what it signed, until it has ended.
+//
+// The first statement of an epoch whose key is certified is that of the authority,
+// carries the certificate that was registered, and stands in the chain of the key
+// that it certifies.
 package admit
 
 import (
@@ -43,6 +47,15 @@ const (
 	WrongTenant        Reason = "wrong_tenant"
 	WrongAgent         Reason = "wrong_agent"
 	WrongEpoch         Reason = "wrong_epoch"
+	// EndedKey: another key has followed and its overlap is over, or the time that
+	// the key was certified for.
+	EndedKey Reason = "ended_key"
+	// OutsideKeyTime: signed before or after the time that the key was certified
+	// for, by the statement's own word.
+	OutsideKeyTime Reason = "outside_key_time"
+	// WrongAuthority: the first statement of an epoch is not that of the key which
+	// may open it, or certifies a key that was not registered so.
+	WrongAuthority Reason = "wrong_authority"
 )
 
 // Refused is the outcome of a message that has no place in a chain; the others
@@ -104,6 +117,9 @@ func (a *Admitter) Admit(ctx context.Context, r *row.Range) (*row.Batch, []contr
 	if err := inParallel(ctx, found, func(i int) { found[i].verify(keys, r.PlannedAt) }); err != nil {
 		return nil, nil, err
 	}
+	if err := a.certified(ctx, found, r.PlannedAt); err != nil {
+		return nil, nil, err
+	}
 	chains, err := a.recall(ctx, r, found)
 	if err != nil {
 		return nil, nil, err
@@ -119,17 +135,42 @@ func (a *Admitter) keys(ctx context.Context, found []finding) (map[predicate.Dig
 		if _, asked := out[id]; asked || !found[i].opened {
 			continue
 		}
-		key, err := a.cfg.Keys.KeyByID(ctx, id)
-		switch {
-		case errors.Is(err, control.ErrNotFound):
-			out[id] = nil
-		case err != nil:
-			return nil, fmt.Errorf("find key: %w", err)
-		default:
-			out[id] = &key
+		key, err := a.key(ctx, id)
+		if err != nil {
+			return nil, err
 		}
+		out[id] = key
 	}
 	return out, nil
+}
+
+// key finds a key; nil for one that nobody knows.
+func (a *Admitter) key(ctx context.Context, id predicate.Digest) (*control.Key, error) {
+	key, err := a.cfg.Keys.KeyByID(ctx, id)
+	switch {
+	case errors.Is(err, control.ErrNotFound):
+		return nil, nil //nolint:nilnil // nobody's key is no error
+	case err != nil:
+		return nil, fmt.Errorf("find key: %w", err)
+	}
+	return &key, nil
+}
+
+// certified judges the first statements of epochs by the keys that they carry.
+func (a *Admitter) certified(ctx context.Context, found []finding, at time.Time) error {
+	for i := range found {
+		f := &found[i]
+		epoch, ok := f.statement.(*predicate.Epoch)
+		if !ok || epoch.Key == nil {
+			continue
+		}
+		key, err := a.key(ctx, epoch.Key.KeyID)
+		if err != nil {
+			return err
+		}
+		f.opens(epoch, key, at)
+	}
+	return nil
 }
 
 // inParallel calls f for every index, on as many CPUs as there are.
@@ -204,16 +245,81 @@ func (f *finding) verify(keys map[predicate.Digest]*control.Key, at time.Time) {
 		f.refuse(BadSignature, err.Error())
 		return
 	}
+	f.believe(key, payload, at)
+}
+
+// believe judges a payload whose signature has been verified.
+func (f *finding) believe(key *control.Key, payload []byte, at time.Time) {
 	statement, err := predicate.Parse(payload)
 	if err != nil {
 		f.refuse(MalformedStatement, err.Error())
 		return
 	}
-	if why, detail := claims(statement, key); why != "" {
+	var why Reason
+	var detail string
+	if epoch, ok := statement.(*predicate.Epoch); ok && epoch.Key != nil {
+		// Whether the epoch is the key's to open depends on the key that it carries.
+		why, detail = openerClaims(epoch, key)
+	} else if why, detail = claims(statement, key); why == "" {
+		why, detail = inTime(statement, key, at)
+	}
+	if why != "" {
 		f.refuse(why, detail)
 		return
 	}
 	f.digest, f.statement = attest.Digest(payload), statement
+}
+
+// opens judges the first statement of an epoch by the key that it certifies,
+// which has to have been registered as it says. From here on it is a statement of
+// that key's chain.
+func (f *finding) opens(e *predicate.Epoch, key *control.Key, at time.Time) {
+	opener := f.key
+	switch {
+	case key == nil || key.Authority != opener.ID || key.Tenant != opener.Tenant || key.Agent != opener.Agent || key.Epoch != e.Epoch:
+		f.refuse(WrongAuthority, fmt.Sprintf("key %s was not registered as certified by %s for epoch %d", e.Key.KeyID, opener.ID, e.Epoch))
+		return
+	case !key.NotBefore.Equal(e.Key.NotBefore.Time()), key.NotAfter.IsZero() != (e.Key.NotAfter == nil),
+		e.Key.NotAfter != nil && !key.NotAfter.Equal(e.Key.NotAfter.Time()):
+		f.refuse(WrongAuthority, "the statement certifies the key for another time than was registered")
+		return
+	}
+	f.key = key
+	switch {
+	case key.Status == control.Revoked && !key.RevokedAt.After(at):
+		f.refuse(RevokedKey, "key "+string(key.ID)+" was revoked at "+key.RevokedAt.UTC().Format(time.RFC3339))
+	case key.Ended(at):
+		f.refuse(EndedKey, "key "+string(key.ID)+" ended at "+key.EndsAt.UTC().Format(time.RFC3339))
+	}
+}
+
+// inTime compares a statement with the time of its key.
+func inTime(p predicate.Predicate, key *control.Key, at time.Time) (Reason, string) {
+	signed := p.Place().SignedAt.Time()
+	switch {
+	case key.Ended(at):
+		return EndedKey, "key " + string(key.ID) + " ended at " + key.EndsAt.UTC().Format(time.RFC3339)
+	case !key.NotBefore.IsZero() && signed.Before(key.NotBefore), !key.NotAfter.IsZero() && signed.After(key.NotAfter):
+		return OutsideKeyTime, fmt.Sprintf("the statement says that it was signed at %s; the key is certified from %s to %s", p.Place().SignedAt,
+			key.NotBefore.UTC().Format(time.RFC3339), key.NotAfter.UTC().Format(time.RFC3339))
+	}
+	return "", ""
+}
+
+// openerClaims compares what the first statement of an epoch says of itself with
+// what the key that signed it may say.
+func openerClaims(e *predicate.Epoch, key *control.Key) (Reason, string) {
+	switch {
+	case e.Tenant != key.Tenant:
+		return WrongTenant, "the statement says tenant " + e.Tenant
+	case e.Agent != key.Agent:
+		return WrongAgent, "the statement says agent " + e.Agent
+	case e.KeyID != key.ID:
+		return MalformedStatement, "the statement says that it is signed by key " + string(e.KeyID)
+	case e.Algorithm != key.Public.Algorithm:
+		return MalformedStatement, "the statement says algorithm " + string(e.Algorithm) + ", the key is of " + string(key.Public.Algorithm)
+	}
+	return "", ""
 }
 
 // claims compares what a statement says of itself with what its key may say.
@@ -224,10 +330,14 @@ func claims(p predicate.Predicate, key *control.Key) (Reason, string) {
 		return WrongTenant, "the statement says tenant " + l.Tenant
 	case l.Agent != key.Agent:
 		return WrongAgent, "the statement says agent " + l.Agent
+	case key.Certifies:
+		return WrongAuthority, "the key certifies others, and signs nothing but the first statement of an epoch"
 	case l.Epoch != key.Epoch:
 		return WrongEpoch, fmt.Sprintf("the statement says epoch %d, the key is of epoch %d", l.Epoch, key.Epoch)
 	case l.KeyID != key.Public.ID():
 		return MalformedStatement, "the statement says that it is signed by key " + string(l.KeyID)
+	case l.Sequence == 1 && key.Authority != "":
+		return WrongAuthority, "the epoch is opened by key " + string(key.Authority)
 	case l.Sequence == 1 && !opens:
 		return MalformedStatement, "an epoch opens with an epoch statement and not with a " + predicate.Short(p.PredicateType())
 	case opens && epoch.Algorithm != key.Public.Algorithm:

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/cavra/cavra/aggregator/internal/clickhouse"
+	"github.com/cavra/cavra/aggregator/internal/control"
 	"github.com/cavra/cavra/aggregator/internal/ingest/kafka"
 	"github.com/cavra/cavra/schemas/topic"
 	"github.com/cavra/cavra/sdk/settings"
@@ -37,7 +38,21 @@ type Config struct {
 	ClickHouse ClickHouse `yaml:"clickhouse"`
 	Control    Control    `yaml:"control"`
 	Evidence   Evidence   `yaml:"evidence"`
+	Keys       Keys       `yaml:"keys"`
 }
+
+// Keys is about agents' keys.
+type Keys struct {
+	// OverlapDays is for how long what an agent's former key signed is still taken
+	// in.
+	OverlapDays int `yaml:"overlap_days"`
+}
+
+// maxOverlapDays is ten years.
+const maxOverlapDays = 3650
+
+// Overlap is for how long what an agent's former key signed is still taken in.
+func (k Keys) Overlap() time.Duration { return time.Duration(k.OverlapDays) * 24 * time.Hour }
 
 // Evidence is the transparency log.
 type Evidence struct {
@@ -119,6 +134,7 @@ func Default() Config {
 		Kafka:         Kafka{Group: "cavra-aggregator", Mechanism: string(kafka.ScramSHA256), Partitions: topic.Partitions, Replication: -1},
 		ClickHouse:    ClickHouse{Protocol: string(clickhouse.HTTP), Database: "cavra", Username: "cavra"},
 		Evidence:      Evidence{Origin: "cavra.local/log"},
+		Keys:          Keys{OverlapDays: int(control.MinOverlap / (24 * time.Hour))},
 	}
 }
 
@@ -149,6 +165,9 @@ func (c Config) Validate() error {
 	}
 	if c.Control.SQLite != "" && c.Control.PostgreSQLFile != "" {
 		errs = append(errs, errors.New("control: set either sqlite or postgresql_file, not both"))
+	}
+	if c.Keys.Overlap() < control.MinOverlap || c.Keys.OverlapDays > maxOverlapDays {
+		errs = append(errs, fmt.Errorf("keys.overlap_days: %d is not within %d and %d", c.Keys.OverlapDays, control.MinOverlap/(24*time.Hour), maxOverlapDays))
 	}
 	if !origin.MatchString(c.Evidence.Origin) {
 		errs = append(errs, fmt.Errorf("evidence.origin: %q: want letters, digits, dots, hyphens and slashes, as in log.example.com/cavra", c.Evidence.Origin))

@@ -28,6 +28,7 @@ func TestLoadRefuses(t *testing.T) {
 		"no port":                   {"embedded: {dir: /d}\nlisten: localhost\n", "want host:port"},
 		"a folder without room":     {"embedded: {dir: /d, max_bytes: 5}\n", "embedded.max_bytes"},
 		"a port that is not a port": {"embedded: {dir: /d, kafka_port: 70000}\n", "embedded.kafka_port"},
+		"a short overlap of keys":   {"embedded: {dir: /d}\nkeys: {overlap_days: 6}\n", "keys.overlap_days"},
 	} {
 		file := filepath.Join(t.TempDir(), "aggregator.yaml")
 		if err := os.WriteFile(file, []byte(tt.text), 0o600); err != nil {

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/cavra/cavra/schemas/predicate"
-	"github.com/cavra/cavra/sdk/identity"
 )
 
 // maxLabel bounds what people call things, in bytes.
@@ -90,61 +89,6 @@ func (s *Store) Tenants(ctx context.Context) ([]Tenant, error) {
 	return out, nil
 }
 
-// Status is how an agent or a key stands.
-type Status string
-
-// The states. A retired key has been followed by another one: what it signed
-// for its own epoch still counts, since it may be on its way. What a revoked key
-// signed is refused from then on.
-const (
-	Active  Status = "active"
-	Retired Status = "retired"
-	Revoked Status = "revoked"
-)
-
-// Key is an enrolled key. It belongs to one epoch of one agent for good.
-type Key struct {
-	ID            predicate.Digest
-	Tenant, Agent string
-	Epoch         uint64
-	Public        identity.PublicKey
-	Status        Status
-	CreatedAt     time.Time
-	// RevokedAt is zero unless the status is Revoked.
-	RevokedAt time.Time
-}
-
-// Chain names the chain that the key signs.
-func (k *Key) Chain() ChainID { return ChainID{k.Tenant, k.Agent, k.Epoch} }
-
-const keyColumns = `key_id, tenant, agent, epoch, algorithm, public_key, status, created_at, revoked_at`
-
-func readKey(scan scanner, k *Key) error {
-	var algorithm predicate.Algorithm
-	var der []byte
-	var created, revoked int64
-	if err := scan(digestColumn{&k.ID}, &k.Tenant, &k.Agent, &k.Epoch, &algorithm, &der, &k.Status, &created, &revoked); err != nil {
-		return err
-	}
-	k.CreatedAt, k.RevokedAt = moment(created), moment(revoked)
-	var err error
-	k.Public, err = identity.ParsePublicKey(algorithm, der)
-	if err == nil && k.Public.ID() != k.ID {
-		err = fmt.Errorf("key %s: its bytes are those of %s", k.ID, k.Public.ID())
-	}
-	return err
-}
-
-// KeyByID returns a key, whatever its status, or ErrNotFound. It asks for no
-// tenant: it is what a tenant is found by.
-func (s *Store) KeyByID(ctx context.Context, id predicate.Digest) (Key, error) {
-	k, err := queryOne(ctx, s.read, readKey, `SELECT `+keyColumns+` FROM keys WHERE key_id = $1`, digestValue(id))
-	if err != nil {
-		return Key{}, fmt.Errorf("read key %s: %w", id, err)
-	}
-	return k, nil
-}
-
 // Agent is an enrolled agent with its latest key.
 type Agent struct {
 	Tenant, ID, Name string
@@ -153,17 +97,23 @@ type Agent struct {
 	KeyID            predicate.Digest
 	KeyStatus        Status
 	Epoch            uint64
-	EnrolledAt       time.Time
+	// EnrolledAt is when the key was taken on.
+	EnrolledAt time.Time
+	// Authority certified the key, until KeyNotAfter; both are empty for one that
+	// is its own.
+	Authority   predicate.Digest
+	KeyNotAfter time.Time
 }
 
-const agentQuery = `SELECT a.tenant, a.id, a.name, a.status, a.created_at, k.key_id, k.status, k.epoch, k.created_at
+const agentQuery = `SELECT a.tenant, a.id, a.name, a.status, a.created_at, k.key_id, k.status, k.epoch, k.created_at, k.authority, k.not_after
 FROM agents AS a JOIN keys AS k ON k.tenant = a.tenant AND k.agent = a.id
 AND k.epoch = (SELECT MAX(l.epoch) FROM keys AS l WHERE l.tenant = a.tenant AND l.agent = a.id)`
 
 func readAgent(scan scanner, a *Agent) error {
-	var created, enrolled int64
-	err := scan(&a.Tenant, &a.ID, &a.Name, &a.Status, &created, digestColumn{&a.KeyID}, &a.KeyStatus, &a.Epoch, &enrolled)
-	a.CreatedAt, a.EnrolledAt = moment(created), moment(enrolled)
+	var created, enrolled, notAfter int64
+	err := scan(&a.Tenant, &a.ID, &a.Name, &a.Status, &created, digestColumn{&a.KeyID}, &a.KeyStatus, &a.Epoch, &enrolled,
+		maybeDigest{&a.Authority}, &notAfter)
+	a.CreatedAt, a.EnrolledAt, a.KeyNotAfter = moment(created), moment(enrolled), moment(notAfter)
 	return err
 }
 
@@ -195,15 +145,6 @@ func (s *Store) Agent(ctx context.Context, tenant, agent string) (Agent, error) 
 	return a, nil
 }
 
-// AgentKeys lists an agent's keys by epoch.
-func (s *Store) AgentKeys(ctx context.Context, tenant, agent string) ([]Key, error) {
-	out, err := queryAll(ctx, s.read, readKey, `SELECT `+keyColumns+` FROM keys WHERE tenant = $1 AND agent = $2 ORDER BY epoch`, tenant, agent)
-	if err != nil {
-		return nil, fmt.Errorf("list keys of agent %q: %w", agent, err)
-	}
-	return out, nil
-}
-
 // RevokeAgent ends all of an agent's keys and the join tokens that would enrol
 // it anew. A join token made for it later is a new authority, and brings it
 // back. Revoking again changes nothing.
@@ -223,9 +164,7 @@ WHERE tenant = $2 AND agent = $3 AND used_at = 0 AND expires_at > $1`, now, tena
 		if err != nil {
 			return err
 		}
-		_, err = tx.ExecContext(ctx, `UPDATE keys SET status = 'revoked', revoked_at = $1
-WHERE tenant = $2 AND agent = $3 AND status <> 'revoked'`, now, tenant, agent)
-		return err
+		return revokeKeys(ctx, tx, tenant, agent, now)
 	})
 	if err != nil {
 		return fmt.Errorf("revoke agent %q: %w", agent, err)

@@ -35,6 +35,9 @@ type Config struct {
 	// PostgreSQL is a connection string, as a URL or as libpq's keywords. The
 	// database exists, and its user may create tables in it.
 	PostgreSQL string
+	// Overlap is for how long what a retired key signed is still taken in:
+	// MinOverlap, which 0 stands for, or more.
+	Overlap time.Duration
 	// Now is the clock; nil is time.Now.
 	Now func() time.Time
 }
@@ -52,6 +55,9 @@ func (c Config) Validate() error {
 	if (c.Path == "") == (c.PostgreSQL == "") {
 		return errors.New("control store: set either a path, for SQLite, or a PostgreSQL connection string")
 	}
+	if c.Overlap != 0 && c.Overlap < MinOverlap {
+		return fmt.Errorf("control store: an overlap of keys of %s, want %s at least", c.Overlap, MinOverlap)
+	}
 	return nil
 }
 
@@ -68,6 +74,7 @@ const (
 type Store struct {
 	read, change *sql.DB
 	now          func() time.Time
+	overlap      time.Duration
 }
 
 // Open connects, brings the schema up to date, and returns the store. A schema
@@ -76,7 +83,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	s := &Store{now: cfg.Now}
+	s := &Store{now: cfg.Now, overlap: max(cfg.Overlap, MinOverlap)}
 	if s.now == nil {
 		s.now = time.Now
 	}

@@ -28,6 +28,8 @@ var (
 	// ErrKeyKnown: the public key is enrolled already, and a key belongs to
 	// one epoch.
 	ErrKeyKnown = errors.New("key is enrolled already")
+	// ErrEpoch: the agent's present epoch is another one, or has no active key.
+	ErrEpoch = errors.New("the agent is in another epoch")
 	// ErrPlanTaken: another aggregator recorded a plan for the partition, or
 	// moved it on. Ask OpenPlan again.
 	ErrPlanTaken = errors.New("partition has another plan")

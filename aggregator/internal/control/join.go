@@ -105,12 +105,26 @@ type Enrolment struct {
 //
 // The caller has verified that whoever presents the key holds it.
 func (s *Store) RedeemJoinToken(ctx context.Context, token Hash, key identity.PublicKey) (Enrolment, error) {
-	der, err := key.DER()
-	if err != nil {
-		return Enrolment{}, fmt.Errorf("redeem join token: %w", err)
-	}
+	return s.redeem(ctx, token, key, nil)
+}
+
+// Certificate is a key's that is held elsewhere, for one that signs in its
+// place.
+type Certificate struct {
+	Authority           identity.PublicKey
+	NotBefore, NotAfter time.Time
+}
+
+// RedeemCertified is RedeemJoinToken for a key that another one certifies. The
+// caller has verified the certificate. One that certifies for another agent is
+// ErrKeyKnown.
+func (s *Store) RedeemCertified(ctx context.Context, token Hash, key identity.PublicKey, c Certificate) (Enrolment, error) {
+	return s.redeem(ctx, token, key, &c)
+}
+
+func (s *Store) redeem(ctx context.Context, token Hash, key identity.PublicKey, c *Certificate) (Enrolment, error) {
 	var out Enrolment
-	err = s.write(ctx, func(tx *sql.Tx) error {
+	err := s.write(ctx, func(tx *sql.Tx) error {
 		now := s.millis()
 		n, err := changed(ctx, tx, `UPDATE join_tokens SET used_at = $1 WHERE hash = $2 AND used_at = 0 AND expires_at > $1`, now, token[:])
 		if err != nil {
@@ -121,19 +135,20 @@ func (s *Store) RedeemJoinToken(ctx context.Context, token Hash, key identity.Pu
 			return err
 		}
 		if n == 0 {
-			out, err = redeemedBefore(ctx, tx, t, key.ID())
+			out, err = redeemedBefore(ctx, tx, t, key.ID(), c)
 			return err
 		}
-		if out, err = openEpoch(ctx, tx, t, now); err != nil {
+		if out, err = s.openEpoch(ctx, tx, t, now); err != nil {
 			return err
 		}
-		n, err = changed(ctx, tx, `INSERT INTO keys (key_id, tenant, agent, epoch, algorithm, public_key, status, created_at)
-VALUES ($1, $2, $3, $4, $5, $6, 'active', $7) ON CONFLICT (key_id) DO NOTHING`,
-			digestValue(key.ID()), out.Tenant, out.Agent, out.Epoch, string(key.Algorithm), der, now)
-		if err == nil && n == 0 {
-			err = ErrKeyKnown
+		k := Key{ID: key.ID(), Tenant: out.Tenant, Agent: out.Agent, Epoch: out.Epoch, Public: key}
+		if c != nil {
+			if err := insertAuthority(ctx, tx, out, c.Authority, now); err != nil {
+				return err
+			}
+			k.Authority, k.NotBefore, k.NotAfter = c.Authority.ID(), c.NotBefore, c.NotAfter
 		}
-		if err != nil {
+		if err := s.insertKey(ctx, tx, &k, now); err != nil {
 			return err
 		}
 		_, err = tx.ExecContext(ctx, `UPDATE join_tokens SET used_by_key = $1 WHERE hash = $2`, digestValue(key.ID()), token[:])
@@ -164,7 +179,7 @@ func readJoinUse(ctx context.Context, tx *sql.Tx, token Hash) (joinUse, error) {
 
 // redeemedBefore is the result of a token that cannot be spent, for the key that
 // it was spent on.
-func redeemedBefore(ctx context.Context, tx *sql.Tx, t joinUse, key predicate.Digest) (Enrolment, error) {
+func redeemedBefore(ctx context.Context, tx *sql.Tx, t joinUse, key predicate.Digest, c *Certificate) (Enrolment, error) {
 	if t.used == 0 {
 		return Enrolment{}, ErrTokenExpired
 	}
@@ -179,7 +194,7 @@ func redeemedBefore(ctx context.Context, tx *sql.Tx, t joinUse, key predicate.Di
 	if err != nil {
 		return Enrolment{}, err
 	}
-	if k.Status != Active {
+	if k.Status != Active || c == nil && k.Authority != "" || c != nil && k.Authority != c.Authority.ID() {
 		return Enrolment{}, ErrTokenUsed
 	}
 	return enrolment(k.Tenant, k.Agent, k.Epoch), nil
@@ -195,7 +210,7 @@ func enrolment(tenant, agent string, epoch uint64) Enrolment {
 
 // openEpoch makes the agent, or ends its present epoch, and returns the epoch
 // that the new key gets.
-func openEpoch(ctx context.Context, tx *sql.Tx, t joinUse, now int64) (Enrolment, error) {
+func (s *Store) openEpoch(ctx context.Context, tx *sql.Tx, t joinUse, now int64) (Enrolment, error) {
 	if t.agent == "" {
 		id := newAgentID()
 		_, err := tx.ExecContext(ctx, `INSERT INTO agents (tenant, id, name, status, created_at) VALUES ($1, $2, $3, 'active', $4)`,
@@ -210,8 +225,7 @@ func openEpoch(ctx context.Context, tx *sql.Tx, t joinUse, now int64) (Enrolment
 	if err != nil {
 		return Enrolment{}, err
 	}
-	if _, err := tx.ExecContext(ctx, `UPDATE keys SET status = 'retired' WHERE tenant = $1 AND agent = $2 AND status = 'active'`,
-		t.tenant, t.agent); err != nil {
+	if err := s.retireKeys(ctx, tx, t.tenant, t.agent, now); err != nil {
 		return Enrolment{}, err
 	}
 	last, err := queryOne(ctx, tx, func(scan scanner, n *uint64) error { return scan(n) },

@@ -100,3 +100,23 @@ func (c digestColumn) Scan(src any) error {
 	*c.to = predicate.DigestFromSum(b)
 	return nil
 }
+
+// maybeDigest reads a digest that may be null, which is the empty one.
+type maybeDigest struct{ to *predicate.Digest }
+
+// Scan implements sql.Scanner.
+func (c maybeDigest) Scan(src any) error {
+	if src == nil {
+		*c.to = ""
+		return nil
+	}
+	return digestColumn(c).Scan(src)
+}
+
+// nullDigest writes a digest, the empty one as null.
+func nullDigest(d predicate.Digest) any {
+	if d == "" {
+		return nil
+	}
+	return digestValue(d)
+}

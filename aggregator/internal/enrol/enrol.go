@@ -57,6 +57,13 @@ type KafkaAccess interface {
 	RevokeAgent(ctx context.Context, username string) error
 }
 
+func (s *Service) redeem(ctx context.Context, token control.Hash, key identity.PublicKey, c *control.Certificate) (control.Enrolment, error) {
+	if c == nil {
+		return s.cfg.Store.RedeemJoinToken(ctx, token, key)
+	}
+	return s.cfg.Store.RedeemCertified(ctx, token, key, *c)
+}
+
 // Cluster is the way to the topic, as agents see it.
 type Cluster struct {
 	Brokers []string
@@ -73,6 +80,8 @@ type Config struct {
 	Kafka   KafkaAccess
 	Cluster Cluster
 	Log     *slog.Logger
+	// Now is the clock; nil is time.Now.
+	Now func() time.Time
 }
 
 // Service is the enrolment service.
@@ -94,6 +103,9 @@ func New(cfg Config) (*Service, error) {
 		return nil, errors.New("enrolment: store, Kafka access and log are required")
 	case len(cfg.Cluster.Brokers) == 0 || cfg.Cluster.Topic == "":
 		return nil, errors.New("enrolment: set the brokers' addresses, as agents reach them, and the topic")
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
 	}
 	s := &Service{cfg: cfg}
 	for i := range s.turns {
@@ -119,7 +131,11 @@ func (s *Service) Enrol(ctx context.Context, req *connect.Request[enrolv1.EnrolR
 	if err != nil {
 		return nil, err
 	}
-	e, err := s.cfg.Store.RedeemJoinToken(ctx, token, key)
+	cert, err := s.certificate(req.Msg, key)
+	if err != nil {
+		return nil, err
+	}
+	e, err := s.redeem(ctx, token, key, cert)
 	if err != nil {
 		return nil, s.refuse(ctx, err)
 	}

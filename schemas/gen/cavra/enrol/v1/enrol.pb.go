@@ -33,8 +33,11 @@ type EnrolRequest struct {
 	Algorithm string `protobuf:"bytes,3,opt,name=algorithm,proto3" json:"algorithm,omitempty"`
 	// The signature of the key over
 	// "cavra-enrol-v1\n" + join_token, to prove possession.
-	Proof         []byte `protobuf:"bytes,4,opt,name=proof,proto3" json:"proof,omitempty"`
-	AgentVersion  string `protobuf:"bytes,5,opt,name=agent_version,json=agentVersion,proto3" json:"agent_version,omitempty"`
+	Proof        []byte `protobuf:"bytes,4,opt,name=proof,proto3" json:"proof,omitempty"`
+	AgentVersion string `protobuf:"bytes,5,opt,name=agent_version,json=agentVersion,proto3" json:"agent_version,omitempty"`
+	// Where the public key above is a local one that a key held elsewhere
+	// certifies.
+	Certification *Certification `protobuf:"bytes,20,opt,name=certification,proto3" json:"certification,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -104,6 +107,198 @@ func (x *EnrolRequest) GetAgentVersion() string {
 	return ""
 }
 
+func (x *EnrolRequest) GetCertification() *Certification {
+	if x != nil {
+		return x.Certification
+	}
+	return nil
+}
+
+// A key's word that another signs in its place, for a time.
+type Certification struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The public key that certifies, in PKIX DER, and its algorithm.
+	PublicKey []byte `protobuf:"bytes,1,opt,name=public_key,json=publicKey,proto3" json:"public_key,omitempty"`
+	Algorithm string `protobuf:"bytes,2,opt,name=algorithm,proto3" json:"algorithm,omitempty"`
+	// Milliseconds since 1970.
+	NotBefore int64 `protobuf:"varint,3,opt,name=not_before,json=notBefore,proto3" json:"not_before,omitempty"`
+	NotAfter  int64 `protobuf:"varint,4,opt,name=not_after,json=notAfter,proto3" json:"not_after,omitempty"`
+	// The signature of the key over "cavra-certify-v1\n" + join_token + "\n" + the
+	// key id of the certified key + "\n" + not_before + "\n" + not_after, the times
+	// in decimal.
+	Proof         []byte `protobuf:"bytes,5,opt,name=proof,proto3" json:"proof,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Certification) Reset() {
+	*x = Certification{}
+	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Certification) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Certification) ProtoMessage() {}
+
+func (x *Certification) ProtoReflect() protoreflect.Message {
+	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Certification.ProtoReflect.Descriptor instead.
+func (*Certification) Descriptor() ([]byte, []int) {
+	return file_cavra_enrol_v1_enrol_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Certification) GetPublicKey() []byte {
+	if x != nil {
+		return x.PublicKey
+	}
+	return nil
+}
+
+func (x *Certification) GetAlgorithm() string {
+	if x != nil {
+		return x.Algorithm
+	}
+	return ""
+}
+
+func (x *Certification) GetNotBefore() int64 {
+	if x != nil {
+		return x.NotBefore
+	}
+	return 0
+}
+
+func (x *Certification) GetNotAfter() int64 {
+	if x != nil {
+		return x.NotAfter
+	}
+	return 0
+}
+
+func (x *Certification) GetProof() []byte {
+	if x != nil {
+		return x.Proof
+	}
+	return nil
+}
+
+type RotateKeyRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The first statement of the next epoch, in its envelope: signed by the key
+	// that certifies this agent's, or by its present one, and carrying the new
+	// one. It is what the chain will begin with.
+	EpochStatement []byte `protobuf:"bytes,1,opt,name=epoch_statement,json=epochStatement,proto3" json:"epoch_statement,omitempty"`
+	// The signature of the new key over "cavra-rotate-v1\n" + the statement's
+	// digest, to prove possession.
+	Proof         []byte `protobuf:"bytes,2,opt,name=proof,proto3" json:"proof,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotateKeyRequest) Reset() {
+	*x = RotateKeyRequest{}
+	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateKeyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateKeyRequest) ProtoMessage() {}
+
+func (x *RotateKeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateKeyRequest.ProtoReflect.Descriptor instead.
+func (*RotateKeyRequest) Descriptor() ([]byte, []int) {
+	return file_cavra_enrol_v1_enrol_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *RotateKeyRequest) GetEpochStatement() []byte {
+	if x != nil {
+		return x.EpochStatement
+	}
+	return nil
+}
+
+func (x *RotateKeyRequest) GetProof() []byte {
+	if x != nil {
+		return x.Proof
+	}
+	return nil
+}
+
+type RotateKeyResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Until when what the former key signed is still taken in, in milliseconds
+	// since 1970.
+	FormerEnds    int64 `protobuf:"varint,1,opt,name=former_ends,json=formerEnds,proto3" json:"former_ends,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotateKeyResponse) Reset() {
+	*x = RotateKeyResponse{}
+	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateKeyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateKeyResponse) ProtoMessage() {}
+
+func (x *RotateKeyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateKeyResponse.ProtoReflect.Descriptor instead.
+func (*RotateKeyResponse) Descriptor() ([]byte, []int) {
+	return file_cavra_enrol_v1_enrol_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *RotateKeyResponse) GetFormerEnds() int64 {
+	if x != nil {
+		return x.FormerEnds
+	}
+	return 0
+}
+
 type EnrolResponse struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Tenant string                 `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
@@ -119,7 +314,7 @@ type EnrolResponse struct {
 
 func (x *EnrolResponse) Reset() {
 	*x = EnrolResponse{}
-	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[1]
+	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -131,7 +326,7 @@ func (x *EnrolResponse) String() string {
 func (*EnrolResponse) ProtoMessage() {}
 
 func (x *EnrolResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[1]
+	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -144,7 +339,7 @@ func (x *EnrolResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnrolResponse.ProtoReflect.Descriptor instead.
 func (*EnrolResponse) Descriptor() ([]byte, []int) {
-	return file_cavra_enrol_v1_enrol_proto_rawDescGZIP(), []int{1}
+	return file_cavra_enrol_v1_enrol_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *EnrolResponse) GetTenant() string {
@@ -199,7 +394,7 @@ type KafkaAccess struct {
 
 func (x *KafkaAccess) Reset() {
 	*x = KafkaAccess{}
-	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[2]
+	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -211,7 +406,7 @@ func (x *KafkaAccess) String() string {
 func (*KafkaAccess) ProtoMessage() {}
 
 func (x *KafkaAccess) ProtoReflect() protoreflect.Message {
-	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[2]
+	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -224,7 +419,7 @@ func (x *KafkaAccess) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KafkaAccess.ProtoReflect.Descriptor instead.
 func (*KafkaAccess) Descriptor() ([]byte, []int) {
-	return file_cavra_enrol_v1_enrol_proto_rawDescGZIP(), []int{2}
+	return file_cavra_enrol_v1_enrol_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *KafkaAccess) GetBrokers() []string {
@@ -280,7 +475,7 @@ var File_cavra_enrol_v1_enrol_proto protoreflect.FileDescriptor
 
 const file_cavra_enrol_v1_enrol_proto_rawDesc = "" +
 	"\n" +
-	"\x1acavra/enrol/v1/enrol.proto\x12\x0ecavra.enrol.v1\"\xa5\x01\n" +
+	"\x1acavra/enrol/v1/enrol.proto\x12\x0ecavra.enrol.v1\"\xea\x01\n" +
 	"\fEnrolRequest\x12\x1d\n" +
 	"\n" +
 	"join_token\x18\x01 \x01(\tR\tjoinToken\x12\x1d\n" +
@@ -288,7 +483,22 @@ const file_cavra_enrol_v1_enrol_proto_rawDesc = "" +
 	"public_key\x18\x02 \x01(\fR\tpublicKey\x12\x1c\n" +
 	"\talgorithm\x18\x03 \x01(\tR\talgorithm\x12\x14\n" +
 	"\x05proof\x18\x04 \x01(\fR\x05proof\x12#\n" +
-	"\ragent_version\x18\x05 \x01(\tR\fagentVersion\"\xa7\x01\n" +
+	"\ragent_version\x18\x05 \x01(\tR\fagentVersion\x12C\n" +
+	"\rcertification\x18\x14 \x01(\v2\x1d.cavra.enrol.v1.CertificationR\rcertification\"\x9e\x01\n" +
+	"\rCertification\x12\x1d\n" +
+	"\n" +
+	"public_key\x18\x01 \x01(\fR\tpublicKey\x12\x1c\n" +
+	"\talgorithm\x18\x02 \x01(\tR\talgorithm\x12\x1d\n" +
+	"\n" +
+	"not_before\x18\x03 \x01(\x03R\tnotBefore\x12\x1b\n" +
+	"\tnot_after\x18\x04 \x01(\x03R\bnotAfter\x12\x14\n" +
+	"\x05proof\x18\x05 \x01(\fR\x05proof\"Q\n" +
+	"\x10RotateKeyRequest\x12'\n" +
+	"\x0fepoch_statement\x18\x01 \x01(\fR\x0eepochStatement\x12\x14\n" +
+	"\x05proof\x18\x02 \x01(\fR\x05proof\"4\n" +
+	"\x11RotateKeyResponse\x12\x1f\n" +
+	"\vformer_ends\x18\x01 \x01(\x03R\n" +
+	"formerEnds\"\xa7\x01\n" +
 	"\rEnrolResponse\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x14\n" +
 	"\x05agent\x18\x02 \x01(\tR\x05agent\x12\x14\n" +
@@ -303,9 +513,10 @@ const file_cavra_enrol_v1_enrol_proto_rawDesc = "" +
 	"\busername\x18\x04 \x01(\tR\busername\x12\x1a\n" +
 	"\bpassword\x18\x05 \x01(\tR\bpassword\x12\x15\n" +
 	"\x06ca_pem\x18\x06 \x01(\tR\x05caPem\x12\x10\n" +
-	"\x03tls\x18\a \x01(\bR\x03tls2X\n" +
+	"\x03tls\x18\a \x01(\bR\x03tls2\xaa\x01\n" +
 	"\x10EnrolmentService\x12D\n" +
-	"\x05Enrol\x12\x1c.cavra.enrol.v1.EnrolRequest\x1a\x1d.cavra.enrol.v1.EnrolResponseB;Z9github.com/cavra/cavra/schemas/gen/cavra/enrol/v1;enrolv1b\x06proto3"
+	"\x05Enrol\x12\x1c.cavra.enrol.v1.EnrolRequest\x1a\x1d.cavra.enrol.v1.EnrolResponse\x12P\n" +
+	"\tRotateKey\x12 .cavra.enrol.v1.RotateKeyRequest\x1a!.cavra.enrol.v1.RotateKeyResponseB;Z9github.com/cavra/cavra/schemas/gen/cavra/enrol/v1;enrolv1b\x06proto3"
 
 var (
 	file_cavra_enrol_v1_enrol_proto_rawDescOnce sync.Once
@@ -319,21 +530,27 @@ func file_cavra_enrol_v1_enrol_proto_rawDescGZIP() []byte {
 	return file_cavra_enrol_v1_enrol_proto_rawDescData
 }
 
-var file_cavra_enrol_v1_enrol_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
+var file_cavra_enrol_v1_enrol_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_cavra_enrol_v1_enrol_proto_goTypes = []any{
-	(*EnrolRequest)(nil),  // 0: cavra.enrol.v1.EnrolRequest
-	(*EnrolResponse)(nil), // 1: cavra.enrol.v1.EnrolResponse
-	(*KafkaAccess)(nil),   // 2: cavra.enrol.v1.KafkaAccess
+	(*EnrolRequest)(nil),      // 0: cavra.enrol.v1.EnrolRequest
+	(*Certification)(nil),     // 1: cavra.enrol.v1.Certification
+	(*RotateKeyRequest)(nil),  // 2: cavra.enrol.v1.RotateKeyRequest
+	(*RotateKeyResponse)(nil), // 3: cavra.enrol.v1.RotateKeyResponse
+	(*EnrolResponse)(nil),     // 4: cavra.enrol.v1.EnrolResponse
+	(*KafkaAccess)(nil),       // 5: cavra.enrol.v1.KafkaAccess
 }
 var file_cavra_enrol_v1_enrol_proto_depIdxs = []int32{
-	2, // 0: cavra.enrol.v1.EnrolResponse.kafka:type_name -> cavra.enrol.v1.KafkaAccess
-	0, // 1: cavra.enrol.v1.EnrolmentService.Enrol:input_type -> cavra.enrol.v1.EnrolRequest
-	1, // 2: cavra.enrol.v1.EnrolmentService.Enrol:output_type -> cavra.enrol.v1.EnrolResponse
-	2, // [2:3] is the sub-list for method output_type
-	1, // [1:2] is the sub-list for method input_type
-	1, // [1:1] is the sub-list for extension type_name
-	1, // [1:1] is the sub-list for extension extendee
-	0, // [0:1] is the sub-list for field type_name
+	1, // 0: cavra.enrol.v1.EnrolRequest.certification:type_name -> cavra.enrol.v1.Certification
+	5, // 1: cavra.enrol.v1.EnrolResponse.kafka:type_name -> cavra.enrol.v1.KafkaAccess
+	0, // 2: cavra.enrol.v1.EnrolmentService.Enrol:input_type -> cavra.enrol.v1.EnrolRequest
+	2, // 3: cavra.enrol.v1.EnrolmentService.RotateKey:input_type -> cavra.enrol.v1.RotateKeyRequest
+	4, // 4: cavra.enrol.v1.EnrolmentService.Enrol:output_type -> cavra.enrol.v1.EnrolResponse
+	3, // 5: cavra.enrol.v1.EnrolmentService.RotateKey:output_type -> cavra.enrol.v1.RotateKeyResponse
+	4, // [4:6] is the sub-list for method output_type
+	2, // [2:4] is the sub-list for method input_type
+	2, // [2:2] is the sub-list for extension type_name
+	2, // [2:2] is the sub-list for extension extendee
+	0, // [0:2] is the sub-list for field type_name
 }
 
 func init() { file_cavra_enrol_v1_enrol_proto_init() }
@@ -347,7 +564,7 @@ func file_cavra_enrol_v1_enrol_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cavra_enrol_v1_enrol_proto_rawDesc), len(file_cavra_enrol_v1_enrol_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   3,
+			NumMessages:   6,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

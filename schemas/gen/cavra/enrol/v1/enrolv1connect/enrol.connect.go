@@ -37,11 +37,17 @@ const (
 const (
 	// EnrolmentServiceEnrolProcedure is the fully-qualified name of the EnrolmentService's Enrol RPC.
 	EnrolmentServiceEnrolProcedure = "/cavra.enrol.v1.EnrolmentService/Enrol"
+	// EnrolmentServiceRotateKeyProcedure is the fully-qualified name of the EnrolmentService's
+	// RotateKey RPC.
+	EnrolmentServiceRotateKeyProcedure = "/cavra.enrol.v1.EnrolmentService/RotateKey"
 )
 
 // EnrolmentServiceClient is a client for the cavra.enrol.v1.EnrolmentService service.
 type EnrolmentServiceClient interface {
 	Enrol(context.Context, *connect.Request[v1.EnrolRequest]) (*connect.Response[v1.EnrolResponse], error)
+	// RotateKey opens an agent's next epoch with a new key. Asked again with the
+	// same key, it answers the same.
+	RotateKey(context.Context, *connect.Request[v1.RotateKeyRequest]) (*connect.Response[v1.RotateKeyResponse], error)
 }
 
 // NewEnrolmentServiceClient constructs a client for the cavra.enrol.v1.EnrolmentService service. By
@@ -61,12 +67,19 @@ func NewEnrolmentServiceClient(httpClient connect.HTTPClient, baseURL string, op
 			connect.WithSchema(enrolmentServiceMethods.ByName("Enrol")),
 			connect.WithClientOptions(opts...),
 		),
+		rotateKey: connect.NewClient[v1.RotateKeyRequest, v1.RotateKeyResponse](
+			httpClient,
+			baseURL+EnrolmentServiceRotateKeyProcedure,
+			connect.WithSchema(enrolmentServiceMethods.ByName("RotateKey")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
 // enrolmentServiceClient implements EnrolmentServiceClient.
 type enrolmentServiceClient struct {
-	enrol *connect.Client[v1.EnrolRequest, v1.EnrolResponse]
+	enrol     *connect.Client[v1.EnrolRequest, v1.EnrolResponse]
+	rotateKey *connect.Client[v1.RotateKeyRequest, v1.RotateKeyResponse]
 }
 
 // Enrol calls cavra.enrol.v1.EnrolmentService.Enrol.
@@ -74,9 +87,17 @@ func (c *enrolmentServiceClient) Enrol(ctx context.Context, req *connect.Request
 	return c.enrol.CallUnary(ctx, req)
 }
 
+// RotateKey calls cavra.enrol.v1.EnrolmentService.RotateKey.
+func (c *enrolmentServiceClient) RotateKey(ctx context.Context, req *connect.Request[v1.RotateKeyRequest]) (*connect.Response[v1.RotateKeyResponse], error) {
+	return c.rotateKey.CallUnary(ctx, req)
+}
+
 // EnrolmentServiceHandler is an implementation of the cavra.enrol.v1.EnrolmentService service.
 type EnrolmentServiceHandler interface {
 	Enrol(context.Context, *connect.Request[v1.EnrolRequest]) (*connect.Response[v1.EnrolResponse], error)
+	// RotateKey opens an agent's next epoch with a new key. Asked again with the
+	// same key, it answers the same.
+	RotateKey(context.Context, *connect.Request[v1.RotateKeyRequest]) (*connect.Response[v1.RotateKeyResponse], error)
 }
 
 // NewEnrolmentServiceHandler builds an HTTP handler from the service implementation. It returns the
@@ -92,10 +113,18 @@ func NewEnrolmentServiceHandler(svc EnrolmentServiceHandler, opts ...connect.Han
 		connect.WithSchema(enrolmentServiceMethods.ByName("Enrol")),
 		connect.WithHandlerOptions(opts...),
 	)
+	enrolmentServiceRotateKeyHandler := connect.NewUnaryHandler(
+		EnrolmentServiceRotateKeyProcedure,
+		svc.RotateKey,
+		connect.WithSchema(enrolmentServiceMethods.ByName("RotateKey")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/cavra.enrol.v1.EnrolmentService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case EnrolmentServiceEnrolProcedure:
 			enrolmentServiceEnrolHandler.ServeHTTP(w, r)
+		case EnrolmentServiceRotateKeyProcedure:
+			enrolmentServiceRotateKeyHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -107,4 +136,8 @@ type UnimplementedEnrolmentServiceHandler struct{}
 
 func (UnimplementedEnrolmentServiceHandler) Enrol(context.Context, *connect.Request[v1.EnrolRequest]) (*connect.Response[v1.EnrolResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("cavra.enrol.v1.EnrolmentService.Enrol is not implemented"))
+}
+
+func (UnimplementedEnrolmentServiceHandler) RotateKey(context.Context, *connect.Request[v1.RotateKeyRequest]) (*connect.Response[v1.RotateKeyResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("cavra.enrol.v1.EnrolmentService.RotateKey is not implemented"))
 }
