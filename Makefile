@@ -94,7 +94,7 @@ bench-peers: build engine ## Compare detection with picklescan, modelscan, fickl
 
 .PHONY: zero-trust
 zero-trust: build engine ## Attempts of a hostile plugin and what stopped each, and canaries looked for in captured traffic
-	cd sdk && go test -count=1 -v -run 'TestSandbox|TestEgress' ./plugin
+	cd sdk && go test -count=1 -v -run 'TestSandbox|TestEgress|TestServeGivesUp' ./plugin
 	go test -count=1 -v -run 'TestNothingOfAnArtifactLeaves' ./testbed/scenario
 
 .PHONY: chaos

@@ -12,7 +12,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -330,7 +329,7 @@ func TestEgressOfAHostileConnector(t *testing.T) {
 	if got := strings.Count(h.log.String(), "place="+other); got != 1 {
 		t.Errorf("an attempt that was repeated is in the log %d times", got)
 	}
-	for _, how := range [][2]string{{"connect", "operation not permitted"}, {"disconnect", "operation not permitted"}, {"listen", "invalid argument"}} {
+	for _, how := range [][2]string{{"connect", "operation not permitted"}, {"disconnect", "operation not permitted"}, {"listen", "operation not permitted"}} {
 		try(h, "the given socket, elsewhere by "+how[0], "elsewhere "+how[0]+" "+server, how[1], filter)
 	}
 	for _, how := range [][2]string{{"sendto", "already connected"}, {"fastopen", "already connected"}, {"options", "not supported"}} {
@@ -349,7 +348,7 @@ func TestEgressOfAHostileConnector(t *testing.T) {
 	for range 2 {
 		try(h, "as many connections as are given", "hold "+server, "came of it: held", "(allowed)")
 	}
-	if err := h.doesWithin(300*time.Millisecond, "hold "+server); !errors.Is(err, context.DeadlineExceeded) {
+	if err := h.doesWithin(300*time.Millisecond, "hold "+server); err == nil || !strings.Contains(err.Error(), context.DeadlineExceeded.Error()) {
 		t.Errorf("a third connection: %v", err)
 	}
 	rows = append(rows, row{"more connections", "waits", "host: bound"})
@@ -438,9 +437,9 @@ type row struct{ attempt, outcome, by string }
 func table(t *testing.T, rows []row) {
 	t.Helper()
 	var b strings.Builder
-	fmt.Fprintf(&b, "%d attempts\n%-48s  %-28s  %s\n", len(rows), "attempt", "outcome", "stopped by")
+	fmt.Fprintf(&b, "%d attempts\n%-48s  %-34s  %s\n", len(rows), "attempt", "outcome", "stopped by")
 	for _, r := range rows {
-		fmt.Fprintf(&b, "%-48s  %-28s  %s\n", r.attempt, r.outcome, r.by)
+		fmt.Fprintf(&b, "%-48s  %-34s  %s\n", r.attempt, r.outcome, r.by)
 	}
-	t.Log(filepath.Base(t.Name()) + ": " + b.String())
+	t.Log(t.Name() + ": " + b.String())
 }

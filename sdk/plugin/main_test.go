@@ -117,6 +117,8 @@ func (s testScanner) Scan(ctx context.Context, t scanner.Target) (scanner.Report
 		return r, ctx.Err()
 	case "deaf":
 		forever()
+	case "settled":
+		trySettled()
 	case "panic":
 		panic("on purpose")
 	case "fail":

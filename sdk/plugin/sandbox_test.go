@@ -157,6 +157,7 @@ func hostile(host, dir string) error {
 			fmt.Fprintf(os.Stderr, "environment: %s\n", name)
 		}
 	}
+	fmt.Fprintln(os.Stderr, "all was tried")
 	return ServeScanner(testScanner{})
 }
 
@@ -191,10 +192,7 @@ func launchReader(t *testing.T, reads []string, args ...string) (*Process, error
 // and it serves all the same.
 func TestSandbox(t *testing.T) {
 	dir := hostileFolder(t)
-	heard := tryAll(t, dir, nil)
-	for _, a := range attempts {
-		stopped(t, heard, a)
-	}
+	stopped(t, tryAll(t, dir, nil), attempts)
 }
 
 // TestSandboxOfReader has a plugin that may read a folder try the same, and to
@@ -202,9 +200,7 @@ func TestSandbox(t *testing.T) {
 func TestSandboxOfReader(t *testing.T) {
 	dir := hostileFolder(t)
 	heard := tryAll(t, dir, []string{filepath.Join(dir, "models"), filepath.Join(dir, "absent")})
-	for _, a := range append(attempts, readerAttempts...) {
-		stopped(t, heard, a)
-	}
+	stopped(t, heard, append(attempts, readerAttempts...))
 }
 
 // hostileFolder has what an agent has: a key, and models beside it.
@@ -225,18 +221,22 @@ func hostileFolder(t *testing.T) string {
 	return dir
 }
 
-// stopped holds an attempt to what should come of it.
-func stopped(t *testing.T, heard string, a attempt) {
+// stopped holds attempts to what should come of them.
+func stopped(t *testing.T, heard string, attempts []attempt) {
 	t.Helper()
-	outcome := "allowed"
-	if a.want != 0 {
-		outcome = a.want.Error()
+	rows := []row{}
+	for _, a := range attempts {
+		outcome := "allowed"
+		if a.want != 0 {
+			outcome = a.want.Error()
+		}
+		if !strings.Contains(heard, fmt.Sprintf("%s=%d\n", a.name, int(a.want))) {
+			t.Errorf("%s: want %s of:\n%s", a.name, outcome, heard)
+		}
+		by := map[unix.Errno]string{0: "(may)", unix.EPERM: "seccomp", unix.EACCES: "landlock", unix.ENOMEM: "rlimits", unix.EMFILE: "rlimits"}[a.want]
+		rows = append(rows, row{a.name, outcome, by})
 	}
-	if !strings.Contains(heard, fmt.Sprintf("%s=%d\n", a.name, int(a.want))) {
-		t.Errorf("%s: want %s of:\n%s", a.name, outcome, heard)
-		return
-	}
-	t.Logf("%-36s %s", a.name, outcome)
+	table(t, rows)
 }
 
 // tryAll launches the hostile plugin, and returns what it says came of its attempts.
@@ -276,7 +276,7 @@ func tryAll(t *testing.T, dir string, reads []string) string {
 	if want := fmt.Sprintf("CapEff:\t%016x\n", privileges); !strings.Contains(string(status), want) {
 		t.Errorf("want %q of\n%s", want, status)
 	}
-	heard := p.Stderr()
+	heard := hear(t, p, "all was tried")
 	if strings.Contains(heard, "environment:") {
 		t.Errorf("it says:\n%s", heard)
 	}

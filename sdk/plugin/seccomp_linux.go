@@ -1,6 +1,7 @@
 package plugin
 
 import (
+	"fmt"
 	"runtime"
 	"unsafe"
 
@@ -83,8 +84,9 @@ func hasAny(i, bits uint32) test {
 	return test{f}
 }
 
-// program is the filter of this machine.
-func program() filter {
+// begin is how every filter begins: a call by another machine's numbers ends the
+// process, and the number of any other one is loaded.
+func begin() filter {
 	var f filter
 	f.load(dataMachine)
 	f.add(unix.BPF_JMP|unix.BPF_JEQ|unix.BPF_K, machine, 1, 0)
@@ -92,6 +94,12 @@ func program() filter {
 	f.load(dataCall)
 	f.add(unix.BPF_JMP|unix.BPF_JGE|unix.BPF_K, otherNumbers, 0, 1)
 	f.answer(answerKill)
+	return f
+}
+
+// program is the filter of this machine.
+func program() filter {
+	f := begin()
 	for _, c := range append(plainCalls, machineCalls...) {
 		f.allow(uint32(c)) //nolint:gosec // a call's number
 	}
@@ -119,6 +127,9 @@ func program() filter {
 	f.reload()
 	// Its own limits, which can only be lowered.
 	f.when(unix.SYS_PRLIMIT64, argument(0, 0))
+	f.reload()
+	// One more filter, for all threads: it can only refuse more.
+	f.when(unix.SYS_SECCOMP, argument(0, unix.SECCOMP_SET_MODE_FILTER), argument(1, unix.SECCOMP_FILTER_FLAG_TSYNC))
 	f.reload()
 	for _, op := range []uint32{unix.PTRACE_TRACEME, unix.PTRACE_DETACH} {
 		f.option(unix.SYS_PTRACE, 0, op)
@@ -151,12 +162,19 @@ func seccomp() error {
 	if machine == 0 {
 		return unix.ENOSYS
 	}
-	f := program()
-	prog := unix.SockFprog{Len: uint16(len(f)), Filter: &f[0]}                                                     //nolint:gosec // some hundreds
-	_, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, uintptr(unsafe.Pointer(&prog))) //nolint:gosec // the kernel's own structure
+	return install(program(), 0)
+}
+
+// install puts a filter on this thread and what it starts, or on all threads.
+func install(f filter, flags uintptr) error {
+	prog := unix.SockFprog{Len: uint16(len(f)), Filter: &f[0]}                                                           //nolint:gosec // some hundreds
+	odd, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, flags, uintptr(unsafe.Pointer(&prog))) //nolint:gosec // the kernel's own structure
 	runtime.KeepAlive(f)
 	if errno != 0 {
 		return errno
+	}
+	if odd != 0 {
+		return fmt.Errorf("thread %d has another filter", odd)
 	}
 	return nil
 }

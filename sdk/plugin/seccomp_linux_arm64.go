@@ -9,4 +9,7 @@ const (
 	otherNumbers = 0xffffffff
 )
 
+// machineProcesses are none: there is clone alone.
+var machineProcesses []uint32
+
 var machineCalls = []uintptr{unix.SYS_FSTATAT, unix.SYS_GETRLIMIT}

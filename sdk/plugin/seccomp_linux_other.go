@@ -8,4 +8,7 @@ const (
 	otherNumbers = 0xffffffff
 )
 
-var machineCalls []uintptr
+var (
+	machineCalls     []uintptr
+	machineProcesses []uint32
+)

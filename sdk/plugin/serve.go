@@ -79,7 +79,7 @@ func serve(with func(*descriptors) goplugin.Plugin) error {
 }
 
 func newServer(opts []grpc.ServerOption) *grpc.Server {
-	return grpc.NewServer(append(opts,
+	return grpc.NewServer(append(append(opts, settling()...),
 		grpc.MaxRecvMsgSize(MaxMessage), grpc.MaxSendMsgSize(MaxMessage), grpc.MaxHeaderListSize(maxHeaderBytes),
 		grpc.MaxConcurrentStreams(maxConcurrent),
 		grpc.InitialWindowSize(4*chunk), grpc.InitialConnWindowSize(8*chunk),
