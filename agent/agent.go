@@ -271,12 +271,16 @@ func (a *Agent) Run(ctx context.Context) error {
 var errDone = errors.New("the round is done")
 
 // RunOnce does one round, publishes everything, and returns once the broker has
-// acknowledged it, or once the brokers refuse what only a person can mend.
-func (a *Agent) RunOnce(ctx context.Context) error {
+// acknowledged it, or once the brokers refuse what only a person can mend. For
+// brokers that are away, or a disk that is full, it waits so long after there is
+// nothing else to do, and then says which of the two it was.
+func (a *Agent) RunOnce(ctx context.Context, patience time.Duration) error {
 	defer func() { a.say(ctx, a.standing()) }()
 	group, ctx := errgroup.WithContext(ctx)
+	var scanned atomic.Bool
 	group.Go(func() error { return a.publisher.RunUntilRefused(ctx) })
 	group.Go(func() error { return a.stands(ctx) })
+	group.Go(func() error { return a.losePatience(ctx, patience, &scanned) })
 	group.Go(func() error {
 		if err := a.round(ctx); err != nil {
 			return err
@@ -284,6 +288,7 @@ func (a *Agent) RunOnce(ctx context.Context) error {
 		if err := a.beat(ctx); err != nil {
 			return err
 		}
+		scanned.Store(true)
 		if err := a.spool.Drained(ctx); err != nil {
 			return err
 		}
@@ -293,6 +298,38 @@ func (a *Agent) RunOnce(ctx context.Context) error {
 		return err
 	}
 	return nil
+}
+
+// ErrAway says that the brokers were away for as long as a single round waits.
+var ErrAway = errors.New("the brokers are away")
+
+// losePatience returns an error once nothing has gone on for so long: all is
+// scanned, or scanning waits for room, and the brokers are away or the disk is
+// full.
+func (a *Agent) losePatience(ctx context.Context, patience time.Duration, scanned *atomic.Bool) error {
+	tick := time.NewTicker(200 * time.Millisecond)
+	defer tick.Stop()
+	var since time.Time
+	for {
+		stats, trouble := a.spool.Stats(), a.publisher.Trouble()
+		switch stuck := scanned.Load() || !stats.FullSince.IsZero(); {
+		case !stuck || stats.Trouble == nil && trouble == nil:
+			since = time.Time{}
+		case since.IsZero():
+			since = time.Now()
+		case time.Since(since) < patience:
+		case stats.Trouble != nil:
+			return fmt.Errorf("gave up after %s: %w", patience, stats.Trouble)
+		default:
+			return fmt.Errorf("gave up after %s: %w: %d statements are signed and wait in the spool, and the next run sends them: %w",
+				patience, ErrAway, stats.Statements, trouble.Err)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }
 
 func (a *Agent) rounds(ctx context.Context) error {

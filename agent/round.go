@@ -20,6 +20,7 @@ import (
 	"github.com/cavra/cavra/schemas/predicate"
 	"github.com/cavra/cavra/sdk/artifact"
 	"github.com/cavra/cavra/sdk/coverage"
+	"github.com/cavra/cavra/sdk/diskio"
 )
 
 // The bounds of what is gathered before it goes to the disk.
@@ -99,7 +100,7 @@ func (r *round) run(ctx context.Context) error {
 		}
 	}
 	r.seen.Marks = r.marks
-	return r.seen.Save(r.seenFile, r.agent.basis)
+	return r.save(ctx)
 }
 
 func first(paths []string) string {
@@ -185,7 +186,18 @@ func (r *round) flush(ctx context.Context) error {
 		return nil
 	}
 	r.savedAt = time.Now()
-	return r.seen.Save(r.seenFile, r.agent.basis)
+	return r.save(ctx)
+}
+
+// save remembers what was seen. It is a hint, for which nothing has to wait: on a
+// full disk the next round scans more than it need.
+func (r *round) save(ctx context.Context) error {
+	err := r.seen.Save(r.seenFile, r.agent.basis)
+	if diskio.IsFull(err) {
+		r.agent.cfg.Log.WarnContext(ctx, "what was scanned cannot be remembered and is scanned again", slog.Any("error", err))
+		return nil
+	}
+	return err
 }
 
 // tell appends the inventory and the bundles, when they changed or it is time.

@@ -61,6 +61,8 @@ type Standing struct {
 	KeptBytes int64  `json:"kept_bytes,omitempty"`
 	// FullSince is when scanning began to wait for room in the spool.
 	FullSince *predicate.Time `json:"full_since,omitempty"`
+	// DiskError is what is wrong with the folder's disk, and what to do about it.
+	DiskError string `json:"disk_error,omitempty"`
 	// Damaged segments of the spool are mended when an agent starts. Until then
 	// nobody knows more than what stands before the damage.
 	Damaged int `json:"damaged_segments,omitempty"`
@@ -115,6 +117,10 @@ func StatusOf(ctx context.Context, cfg Config) (Status, error) {
 	out := Status{Tenant: id.Tenant, Agent: id.Agent, Server: id.Server, Brokers: BrokersReady}
 	if out.Standing, err = findStanding(ctx, cfg, id); err != nil {
 		return Status{}, err
+	}
+	// What an agent has not been able to write down can be seen all the same.
+	if failed := lookAtDisk(cfg.Dir); failed != nil && out.DiskError == "" {
+		out.DiskError = failed.Error()
 	}
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
@@ -277,7 +283,11 @@ func (s Standing) unchanging() []byte {
 }
 
 func (a *Agent) standing() Standing {
-	out := standingOf(a.spool.Stats())
+	stats := a.spool.Stats()
+	out := standingOf(stats)
+	if failed := diskError(a.cfg.Dir, stats.Trouble); failed != nil {
+		out.DiskError = failed.Error()
+	}
 	out.Running, out.Owner = os.Getpid(), a.owner
 	out.KeyID, out.Privacy = a.identity.KeyID, a.cfg.Settings.Privacy
 	if a.kept != nil {

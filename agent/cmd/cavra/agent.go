@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/goccy/go-yaml"
 	"github.com/spf13/cobra"
@@ -158,34 +159,51 @@ func writeSettings(dir string, c config.Config) error {
 	return diskio.WriteFile(diskio.OS{}, filepath.Join(dir, config.File), b, 0o600)
 }
 
+// The exit codes of `cavra agent run` beyond the common ones.
+const (
+	exitAway = 4
+	exitDisk = 5
+)
+
 func newAgentRun() *cobra.Command {
-	var dir, logFormat string
-	var once bool
+	var r agentRun
 	cmd := &cobra.Command{
 		Use:   "run",
 		Short: "Scan round after round, and publish",
-		Long: `Scan round after round, and publish.
+		Long: `Scan round after round, and publish. While the brokers are away or the disk of
+the agent's folder fails, scanning waits, and goes on by itself; the log and
+cavra agent status say why.
 
 Exit codes: 0 it was told to stop, or --once is done; 1 it could not go on, or
-another agent runs over the folder; 2 wrong usage or configuration.`,
-		Example: "  cavra agent run --dir /var/lib/cavra\n  cavra agent run --dir /var/lib/cavra --once",
+another agent runs over the folder; 2 wrong usage or configuration; 4 with
+--once, the brokers were away for as long as --wait says: what is signed waits
+in the spool; 5 with --once, the disk of the agent's folder failed or was full.`,
+		Example: "  cavra agent run --dir /var/lib/cavra\n  cavra agent run --dir /var/lib/cavra --once --wait 1m",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return runAgent(cmd.Context(), cmd.ErrOrStderr(), dir, logFormat, once)
+			return r.run(cmd.Context(), cmd.ErrOrStderr())
 		},
 	}
-	dirFlag(cmd, &dir)
-	cmd.Flags().BoolVar(&once, "once", false, "do one round, publish everything, and end")
-	cmd.Flags().StringVar(&logFormat, "log-format", "text", "text or json")
+	dirFlag(cmd, &r.dir)
+	f := cmd.Flags()
+	f.BoolVar(&r.once, "once", false, "do one round, publish everything, and end")
+	f.DurationVar(&r.wait, "wait", 5*time.Minute, "how long --once waits for brokers that are away or a disk that is full")
+	f.StringVar(&r.logFormat, "log-format", "text", "text or json")
 	return cmd
 }
 
-func runAgent(ctx context.Context, stderr io.Writer, dir, logFormat string, once bool) (err error) {
-	log, err := logger(stderr, logFormat)
+type agentRun struct {
+	dir, logFormat string
+	once           bool
+	wait           time.Duration
+}
+
+func (r agentRun) run(ctx context.Context, stderr io.Writer) error {
+	log, err := logger(stderr, r.logFormat)
 	if err != nil {
 		return err
 	}
-	settings, err := config.Load(dir)
+	settings, err := config.Load(r.dir)
 	if err != nil {
 		return err
 	}
@@ -194,24 +212,25 @@ func runAgent(ctx context.Context, stderr io.Writer, dir, logFormat string, once
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return fmt.Errorf("keep the agent's memory from others: %w", err)
 	}
-	a, err := agent.Open(ctx, agent.Config{Dir: dir, Settings: settings, Version: version, Log: log})
-	if errors.Is(err, agent.ErrRunning) {
-		return &exitError{exitFindings, err}
+	cfg := agent.Config{Dir: r.dir, Settings: settings, Version: version, Log: log}
+	if r.once {
+		err = agent.Once(ctx, cfg, r.wait)
+	} else {
+		err = agent.Keep(ctx, cfg)
 	}
-	if err != nil {
+	var disk *agent.DiskError
+	var start *agent.StartError
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &disk):
+		return &exitError{exitDisk, err}
+	case errors.Is(err, agent.ErrAway):
+		return &exitError{exitAway, err}
+	case errors.As(err, &start) && !errors.Is(err, agent.ErrRunning):
 		return err
 	}
-	defer func() { err = errors.Join(err, a.Close()) }()
-	log.InfoContext(ctx, "agent started", slog.Any("settings", settings))
-	if once {
-		err = a.RunOnce(ctx)
-	} else {
-		err = a.Run(ctx)
-	}
-	if err != nil {
-		return &exitError{exitFindings, err}
-	}
-	return nil
+	return &exitError{exitFindings, err}
 }
 
 func logger(w io.Writer, format string) (*slog.Logger, error) {
@@ -294,8 +313,11 @@ func showStatus(w io.Writer, s agent.Status) error {
 	if s.Kept > 0 {
 		lines = append(lines, [2]string{"kept here", fmt.Sprintf("%d statements, %d bytes on the disk: cavra agent kept shows them", s.Kept, s.KeptBytes)})
 	}
-	if s.FullSince != nil {
+	if s.FullSince != nil && s.DiskError == "" {
 		lines = append(lines, [2]string{"full since", s.FullSince.String() + ": scanning waits for the brokers"})
+	}
+	if s.DiskError != "" {
+		lines = append(lines, [2]string{"disk trouble", s.DiskError})
 	}
 	if s.Damaged > 0 {
 		lines = append(lines, [2]string{"damaged", fmt.Sprintf("%d segments: only what stands before the damage is counted here; the agent mends it when it starts", s.Damaged)})

@@ -2,7 +2,9 @@ package spool
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 
 	"github.com/cavra/cavra/schemas/predicate"
@@ -151,7 +153,7 @@ func (r *reader) seek(path string, g *segment, from Place) error {
 	for r.from.Before(from) && from.Epoch == g.epoch {
 		f, _, err := readFrame(r.file, r.off, r.buf)
 		if err != nil {
-			return fmt.Errorf("read spool: segment %s at %d: %w", g.name, r.off, err)
+			return fmt.Errorf("read spool: segment %s at %d: %w", g.name, r.off, unsound(err))
 		}
 		r.off += f.size()
 		r.from.Sequence = f.sequence
@@ -167,7 +169,7 @@ func (r *reader) read(g *segment, maxEntries, maxBytes int) ([]Entry, error) {
 	for off := r.off; off < g.size && len(out) < maxEntries; {
 		f, envelope, err := readFrame(r.file, off, r.buf)
 		if err != nil {
-			return nil, fmt.Errorf("read spool: segment %s at %d: %w; start the agent again to put it aside", g.name, off, err)
+			return nil, fmt.Errorf("read spool: segment %s at %d: %w", g.name, off, unsound(err))
 		}
 		if total += len(envelope); len(out) > 0 && total > maxBytes {
 			break
@@ -181,4 +183,12 @@ func (r *reader) read(g *segment, maxEntries, maxBytes int) ([]Entry, error) {
 	}
 	r.ends = ends
 	return out, nil
+}
+
+// unsound says of a frame that was whole, and is not, what to do.
+func unsound(err error) error {
+	if errors.Is(err, errFrame) || errors.Is(err, io.EOF) {
+		return fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	return err
 }

@@ -46,6 +46,10 @@ const (
 // new epoch may follow.
 var ErrHeadLost = errors.New("the head of the chain is lost: enrol again (cavra agent enroll --reenroll), which opens a new epoch")
 
+// ErrDamaged says that what was whole when the spool was opened is not any more:
+// opening it again puts it aside.
+var ErrDamaged = errors.New("the spool was damaged while it was open")
+
 // ErrNotBegun says that the spool has no frame of the epoch yet.
 var ErrNotBegun = errors.New("the epoch has not begun")
 
