@@ -132,7 +132,7 @@ generate: ## Write the generated code and contracts anew (buf, OpenAPI)
 	cd schemas && rm -rf gen && \
 	  GOWORK=off go run github.com/bufbuild/buf/cmd/buf@v1.75.0 lint && \
 	  GOWORK=off go run github.com/bufbuild/buf/cmd/buf@v1.75.0 generate --template buf.gen.plugin.yaml --path proto/cavra/plugin && \
-	  GOWORK=off go run github.com/bufbuild/buf/cmd/buf@v1.75.0 generate --template buf.gen.enrol.yaml --path proto/cavra/enrol
+	  GOWORK=off go run github.com/bufbuild/buf/cmd/buf@v1.75.0 generate --template buf.gen.connect.yaml --path proto/cavra/enrol --path proto/cavra/agent
 
 .PHONY: lint
 lint: ## gofmt and golangci-lint, module by module

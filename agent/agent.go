@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/cavra/cavra/agent/internal/config"
+	"github.com/cavra/cavra/agent/internal/contact"
 	"github.com/cavra/cavra/agent/internal/egress"
 	"github.com/cavra/cavra/agent/internal/enrol"
 	"github.com/cavra/cavra/agent/internal/inspect"
@@ -62,6 +63,7 @@ type Agent struct {
 	// told on another one is told again.
 	basis     predicate.Digest
 	publisher *publish.Publisher
+	contact   *contact.Contact
 	started   time.Time
 	// owner is what this run calls itself in the spool's lock.
 	owner string
@@ -95,6 +97,10 @@ func (a *Agent) open(ctx context.Context) error {
 		Source: source{a.spool, &a.lastAck}, Tenant: a.identity.Tenant, Agent: a.identity.Agent,
 		Access: publish.Access(a.identity.Kafka), Log: a.cfg.Log,
 	})
+	if err != nil {
+		return err
+	}
+	a.contact, err = contact.New(contact.Config{Dir: a.cfg.Dir, Version: a.cfg.Version, Every: time.Duration(a.cfg.Settings.CheckIn), Log: a.cfg.Log})
 	if err != nil {
 		return err
 	}
@@ -260,6 +266,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	group.Go(func() error { return a.publisher.Run(ctx) })
 	group.Go(func() error { return a.rounds(ctx) })
 	group.Go(func() error { return a.heartbeats(ctx) })
+	group.Go(func() error { return a.contact.Run(ctx) })
 	group.Go(func() error { return a.stands(ctx) })
 	if err := group.Wait(); err != nil && !errors.Is(err, context.Canceled) {
 		return err
@@ -281,6 +288,12 @@ func (a *Agent) RunOnce(ctx context.Context, patience time.Duration) error {
 	group.Go(func() error { return a.publisher.RunUntilRefused(ctx) })
 	group.Go(func() error { return a.stands(ctx) })
 	group.Go(func() error { return a.losePatience(ctx, patience, &scanned) })
+	called := make(chan struct{})
+	group.Go(func() error {
+		defer close(called)
+		a.contact.Once(ctx)
+		return nil
+	})
 	group.Go(func() error {
 		if err := a.round(ctx); err != nil {
 			return err
@@ -288,6 +301,7 @@ func (a *Agent) RunOnce(ctx context.Context, patience time.Duration) error {
 		if err := a.beat(ctx); err != nil {
 			return err
 		}
+		<-called
 		scanned.Store(true)
 		if err := a.spool.Drained(ctx); err != nil {
 			return err

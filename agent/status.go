@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/cavra/cavra/agent/internal/contact"
 	"github.com/cavra/cavra/agent/internal/enrol"
 	"github.com/cavra/cavra/agent/internal/publish"
 	"github.com/cavra/cavra/agent/internal/spool"
@@ -72,6 +73,32 @@ type Standing struct {
 	Remembered
 	// Trouble is what a running agent's publisher last met with that is not over.
 	Trouble *Trouble `json:"publish_error,omitempty"`
+	// Contact is how the agent stands with the aggregator's service for agents.
+	Contact *Contact `json:"contact,omitempty"`
+}
+
+// Contact is an agent's certificate and its calls.
+type Contact struct {
+	// Generation counts the agent's certificates, and NotAfter is when the one in
+	// use ends.
+	Generation uint64          `json:"generation"`
+	NotAfter   predicate.Time  `json:"not_after"`
+	LastCall   *predicate.Time `json:"last_check_in_at,omitempty"`
+	// Problems are what is wrong with the agent in the aggregator's eyes.
+	Problems []string `json:"problems,omitempty"`
+	// Error is why the last call failed.
+	Error string `json:"error,omitempty"`
+}
+
+func contactOf(s contact.Standing) *Contact {
+	if s.Generation == 0 {
+		return nil
+	}
+	out := &Contact{Generation: s.Generation, NotAfter: predicate.At(s.NotAfter), LastCall: moment(s.LastCheckIn), Problems: s.Problems}
+	if s.Trouble != nil {
+		out.Error = s.Trouble.Error()
+	}
+	return out
 }
 
 // Remembered is what an agent remembers over its end. An agent that is killed
@@ -177,7 +204,14 @@ func atRest(cfg Config, stats spool.Stats, id enrol.Loaded) (Standing, error) {
 	out := standingOf(stats)
 	out.KeyID, out.Privacy = id.KeyID, cfg.Settings.Privacy
 	last, _, err := readStanding(cfg.Dir)
+	if err != nil {
+		return Standing{}, err
+	}
 	out.Remembered = last.Remembered
+	here, err := contact.StandingOf(cfg.Dir)
+	if out.Contact = contactOf(here); out.Contact != nil && last.Contact != nil {
+		out.Contact.LastCall = last.Contact.LastCall
+	}
 	if err != nil || cfg.Settings.Privacy != predicate.FullLocal {
 		return out, err
 	}
@@ -297,6 +331,7 @@ func (a *Agent) standing() Standing {
 	for _, c := range a.connector {
 		out.Refused += c.Refused()
 	}
+	out.Contact = contactOf(a.contact.Standing())
 	if t := a.publisher.Trouble(); t != nil {
 		out.Trouble = &Trouble{Since: predicate.At(t.Since), Error: t.Err.Error()}
 	}

@@ -55,6 +55,7 @@ type Aggregator struct {
 	evidence *evidence.Log
 	ingest   *ingest.Ingest
 	gate     *access.Gate
+	agents   *agents
 	enrol    *enrol.Service
 	service  *serve.Service
 }
@@ -228,7 +229,14 @@ func (a *Aggregator) openDocuments(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if a.enrol, err = enrol.New(enrol.Config{Store: a.store, Kafka: a.admin, Cluster: cluster, Log: a.cfg.Log}); err != nil {
+	enrolment := enrol.Config{Store: a.store, Kafka: a.admin, Cluster: cluster, Log: a.cfg.Log}
+	if set.ServesAgents() {
+		if a.agents, err = openAgents(ctx, a.cfg, a.store); err != nil {
+			return err
+		}
+		enrolment.Certifier = a.agents.contact
+	}
+	if a.enrol, err = enrol.New(enrolment); err != nil {
 		return err
 	}
 	catalogue, err := finding.Shipped()
@@ -285,6 +293,9 @@ func (a *Aggregator) work(ctx context.Context, started func(Address)) error {
 	})
 	group.Go(func() error { return a.enrol.Run(ctx) })
 	group.Go(func() error { return a.serve(ctx, listener) })
+	if a.agents != nil {
+		group.Go(func() error { return a.agents.serve(ctx) })
+	}
 	if a.cfg.Settings.EmbeddedKafka() {
 		group.Go(func() error { return a.trim(ctx) })
 	}
@@ -309,6 +320,9 @@ func (a *Aggregator) close() error {
 		a.admin.Close()
 	}
 	var errs []error
+	if a.agents != nil {
+		errs = append(errs, a.agents.close())
+	}
 	if a.evidence != nil {
 		errs = append(errs, a.evidence.Close())
 	}

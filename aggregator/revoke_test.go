@@ -39,6 +39,7 @@ type whole struct {
 func start(tb testing.TB, dir string) *whole {
 	tb.Helper()
 	set := config.Default()
+	set.Agents.Listen = "127.0.0.1:0"
 	set.Listen, set.Embedded.Dir, set.Embedded.KafkaPort, set.Embedded.EngineLibrary = "127.0.0.1:0", dir, 0, enginetest.Library(tb)
 	a, err := New(Config{Settings: set, Version: "test", Log: slog.New(slog.NewTextHandler(tb.Output(), nil))})
 	if err != nil {

@@ -30,6 +30,8 @@ const (
 type Address struct {
 	URL   string `json:"url"`
 	Kafka string `json:"kafka,omitempty"`
+	// Agents is where agents call, with their certificates.
+	Agents string `json:"agents,omitempty"`
 }
 
 const (
@@ -95,8 +97,14 @@ func (a *Aggregator) serve(ctx context.Context, l net.Listener) error {
 	if err != nil {
 		return errors.Join(err, l.Close())
 	}
+	return serveUntil(ctx, l, handler, requestTimeout)
+}
+
+// serveUntil serves until ctx ends, whose error it returns. A request may take so
+// long.
+func serveUntil(ctx context.Context, l net.Listener, handler http.Handler, most time.Duration) error {
 	server := &http.Server{
-		Handler: handler, ReadHeaderTimeout: headerTimeout, ReadTimeout: requestTimeout, WriteTimeout: requestTimeout,
+		Handler: handler, ReadHeaderTimeout: headerTimeout, ReadTimeout: most, WriteTimeout: most,
 		IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeaderBytes,
 	}
 	stop := context.AfterFunc(ctx, func() {
@@ -122,6 +130,9 @@ func (a *Aggregator) address(l net.Listener) Address {
 	out := Address{URL: scheme + "://" + l.Addr().String()}
 	if a.embedded.broker != nil {
 		out.Kafka = a.embedded.broker.Addr()
+	}
+	if a.agents != nil {
+		out.Agents = a.agents.address
 	}
 	return out
 }

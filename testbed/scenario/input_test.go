@@ -150,7 +150,7 @@ func TestWrongInputOfTheAgent(t *testing.T) {
 	ask(t, 1, []string{"in the clear"}, cavra, "agent", "enroll", "--server", "http://192.0.2.1:80", "--token-file", good, "--dir", in("eighth"), "--scan", w.tree)
 	ask(t, 2, []string{"agent.yaml"}, cavra, "agent", "run", "--dir", in("nowhere"))
 	ask(t, 1, []string{w.aggregator.Dir(), "another aggregator"}, w.programs.Aggregator(),
-		"serve", "--embedded", w.aggregator.Dir(), "--listen", "127.0.0.1:0", "--kafka-port", "0")
+		"serve", "--embedded", w.aggregator.Dir(), "--listen", "127.0.0.1:0", "--kafka-port", "0", "--agents-listen", "127.0.0.1:0")
 
 	settings := filepath.Join(agent.Dir(), "agent.yaml")
 	b, err := os.ReadFile(settings)

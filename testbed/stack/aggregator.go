@@ -37,11 +37,13 @@ type AggregatorConfig struct {
 type Aggregator struct {
 	cfg       AggregatorConfig
 	kafkaPort int
-	log       string
-	process   *process
-	url       string
-	kafka     string
-	token     string
+	// agents is the host:port that agents call.
+	agents  string
+	log     string
+	process *process
+	url     string
+	kafka   string
+	token   string
 }
 
 // NewAggregator chooses the ports. Start starts it.
@@ -58,7 +60,11 @@ func NewAggregator(cfg AggregatorConfig) (*Aggregator, error) {
 		}
 		a.cfg.Listen = "127.0.0.1:" + strconv.Itoa(port)
 	}
-	a.kafkaPort, err = FreePort()
+	if a.kafkaPort, err = FreePort(); err != nil {
+		return nil, err
+	}
+	port, err := FreePort()
+	a.agents = "127.0.0.1:" + strconv.Itoa(port)
 	return a, err
 }
 
@@ -90,9 +96,9 @@ func (a *Aggregator) Launch(env ...string) error {
 	if err := os.Remove(a.addressFile()); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("start aggregator: %w", err)
 	}
-	args := []string{"serve", "--embedded", a.cfg.Dir, "--listen", a.cfg.Listen, "--kafka-port", strconv.Itoa(a.kafkaPort)}
+	args := []string{"serve", "--embedded", a.cfg.Dir, "--listen", a.cfg.Listen, "--kafka-port", strconv.Itoa(a.kafkaPort), "--agents-listen", a.agents}
 	if a.cfg.Config != "" {
-		args = []string{"serve", "--config", a.cfg.Config}
+		args = []string{"serve", "--config", a.cfg.Config, "--agents-listen", a.agents}
 	}
 	var err error
 	a.process, err = start(a.log, env, a.cfg.Programs.Aggregator(), args...)

@@ -329,6 +329,16 @@ func showStatus(w io.Writer, s agent.Status) error {
 		lines = append(lines, [2]string{"not sent", fmt.Sprintf("since %s: %s", s.Trouble.Since, s.Trouble.Error)})
 	}
 	lines = append(lines, [2]string{"brokers", s.Brokers})
+	if c := s.Contact; c != nil {
+		lines = append(lines, [2]string{"certificate", fmt.Sprintf("generation %d, good until %s", c.Generation, c.NotAfter)},
+			[2]string{"last check-in", when(c.LastCall, "none")})
+		for _, p := range c.Problems {
+			lines = append(lines, [2]string{"problem", p})
+		}
+		if c.Error != "" {
+			lines = append(lines, [2]string{"no contact", c.Error})
+		}
+	}
 	var b strings.Builder
 	for _, l := range lines {
 		fmt.Fprintf(&b, "%-13s %s\n", l[0], l[1])

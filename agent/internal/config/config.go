@@ -31,6 +31,8 @@ type Config struct {
 	Heartbeat Duration `yaml:"heartbeat"`
 	// Inventory is how often what stands is told even when nothing changed.
 	Inventory Duration `yaml:"inventory"`
+	// CheckIn is the time between two calls to the aggregator.
+	CheckIn Duration `yaml:"check_in"`
 	// Jobs is how many artifacts are inspected at a time.
 	Jobs int `yaml:"jobs"`
 	// Privacy is what may leave: strict keys names, names sends them in the clear,
@@ -145,7 +147,8 @@ func Default() Config {
 	return Config{
 		Scopes:   []Scope{},
 		Interval: Duration(5 * time.Minute), Heartbeat: Duration(5 * time.Minute), Inventory: Duration(24 * time.Hour),
-		Jobs: runtime.NumCPU(), Privacy: predicate.Strict, Sandbox: plugin.SandboxRequire, Spool: Spool{MaxBytes: 1 << 30, SentBytes: 256 << 20, KeptBytes: 1 << 30},
+		CheckIn: Duration(time.Minute),
+		Jobs:    runtime.NumCPU(), Privacy: predicate.Strict, Sandbox: plugin.SandboxRequire, Spool: Spool{MaxBytes: 1 << 30, SentBytes: 256 << 20, KeptBytes: 1 << 30},
 	}
 }
 
@@ -178,7 +181,7 @@ func (c Config) Validate() error {
 			}
 		}
 	}
-	for name, d := range map[string]Duration{"interval": c.Interval, "heartbeat": c.Heartbeat, "inventory": c.Inventory} {
+	for name, d := range map[string]Duration{"interval": c.Interval, "heartbeat": c.Heartbeat, "inventory": c.Inventory, "check_in": c.CheckIn} {
 		if d < minInterval {
 			errs = append(errs, fmt.Errorf("%s: %s is shorter than a second", name, time.Duration(d)))
 		}

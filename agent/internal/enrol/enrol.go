@@ -21,6 +21,7 @@ import (
 
 	"connectrpc.com/connect"
 
+	"github.com/cavra/cavra/agent/internal/certificate"
 	enrolv1 "github.com/cavra/cavra/schemas/gen/cavra/enrol/v1"
 	"github.com/cavra/cavra/schemas/gen/cavra/enrol/v1/enrolv1connect"
 	"github.com/cavra/cavra/schemas/predicate"
@@ -38,6 +39,7 @@ const (
 	proofPrefix  = "cavra-enrol-v1\n"
 	timeout      = 30 * time.Second
 	maxAnswer    = 1 << 20
+	maxAuthority = 1 << 20
 )
 
 // Identity is what an enrolment gave.
@@ -122,9 +124,20 @@ func Enrol(ctx context.Context, r Request) (Identity, error) {
 	if err := diskio.WriteFile(diskio.OS{}, filepath.Join(r.Dir, keyFile), pem, 0o600); err != nil {
 		return Identity{}, fmt.Errorf("enrol: %w", err)
 	}
-	answer, err := exchange(ctx, r, key)
+	certificates, err := certificate.Open(diskio.OS{}, r.Dir)
+	if err != nil {
+		return Identity{}, fmt.Errorf("enrol: %w", err)
+	}
+	tlsKey, err := certificates.Fresh()
+	if err != nil {
+		return Identity{}, fmt.Errorf("enrol: %w", err)
+	}
+	answer, err := exchange(ctx, r, key, tlsKey)
 	if err != nil {
 		return Identity{}, err
+	}
+	if err := keepCertificate(certificates, r, answer.GetService()); err != nil {
+		return Identity{}, fmt.Errorf("enrol: %w", err)
 	}
 	if err := ensureNameKey(r.Dir); err != nil {
 		return Identity{}, err
@@ -134,6 +147,26 @@ func Enrol(ctx context.Context, r Request) (Identity, error) {
 		return Identity{}, fmt.Errorf("enrol: %w", err)
 	}
 	return id, id.save(r.Dir)
+}
+
+// keepCertificate takes the agent's first certificate into use. Where the
+// aggregator has no service for agents, there is none.
+func keepCertificate(f *certificate.Folder, r Request, a *enrolv1.AgentAccess) error {
+	ca, err := r.authority()
+	if err != nil {
+		return err
+	}
+	if err := f.SetEnrolment(certificate.Enrolment{Server: r.Server, CA: string(ca)}); err != nil {
+		return err
+	}
+	if a == nil {
+		return f.Discard()
+	}
+	way := certificate.Service{Address: a.GetAddress(), ServerName: a.GetServerName(), CA: a.GetCaPem()}
+	if err := f.Certify(a.GetCertificate(), way); err != nil {
+		return err
+	}
+	return f.Switch(a.GetGeneration())
 }
 
 func (i Identity) save(dir string) error {
@@ -174,7 +207,7 @@ func (i Identity) validate() error {
 }
 
 // exchange trades the token and the public key for an identity.
-func exchange(ctx context.Context, r Request, key *identity.Key) (*enrolv1.EnrolResponse, error) {
+func exchange(ctx context.Context, r Request, key, tlsKey *identity.Key) (*enrolv1.EnrolResponse, error) {
 	client, err := httpClient(r)
 	if err != nil {
 		return nil, err
@@ -187,9 +220,14 @@ func exchange(ctx context.Context, r Request, key *identity.Key) (*enrolv1.Enrol
 	if err != nil {
 		return nil, fmt.Errorf("enrol: %w", err)
 	}
+	wanted, err := tlsRequest(r.JoinToken, key, tlsKey)
+	if err != nil {
+		return nil, fmt.Errorf("enrol: %w", err)
+	}
 	service := enrolv1connect.NewEnrolmentServiceClient(client, r.Server, connect.WithReadMaxBytes(maxAnswer))
 	answer, err := service.Enrol(ctx, connect.NewRequest(&enrolv1.EnrolRequest{
 		JoinToken: r.JoinToken, PublicKey: der, Algorithm: string(key.Public().Algorithm), Proof: proof, AgentVersion: r.Version,
+		TlsKey: wanted,
 	}))
 	var refused *connect.Error
 	switch {
@@ -201,6 +239,34 @@ func exchange(ctx context.Context, r Request, key *identity.Key) (*enrolv1.Enrol
 	return nil, fmt.Errorf("enrol: reach %s: %w (is the aggregator running, and is --server right?)", r.Server, err)
 }
 
+// tlsRequest asks for a certificate of tlsKey, which key speaks for.
+func tlsRequest(joinToken string, key, tlsKey *identity.Key) (*enrolv1.TLSKey, error) {
+	der, err := tlsKey.Public().DER()
+	if err != nil {
+		return nil, err
+	}
+	bound := identity.Binding(identity.AtEnrolment, joinToken, key.Public().ID(), tlsKey.Public())
+	proof, err := tlsKey.Sign(bound)
+	if err != nil {
+		return nil, err
+	}
+	consent, err := key.Sign(bound)
+	return &enrolv1.TLSKey{PublicKey: der, Proof: proof, Consent: consent}, err
+}
+
+// authority is the certificate authority of the server, PEM; nil for the
+// system's.
+func (r Request) authority() ([]byte, error) {
+	if r.CAFile == "" {
+		return nil, nil
+	}
+	pem, err := diskio.ReadFile(r.CAFile, maxAuthority)
+	if err != nil {
+		return nil, fmt.Errorf("enrol: read certificate authority: %w", err)
+	}
+	return pem, nil
+}
+
 func httpClient(r Request) (*http.Client, error) {
 	u, err := url.Parse(r.Server)
 	if err != nil || u.Host == "" {
@@ -210,11 +276,11 @@ func httpClient(r Request) (*http.Client, error) {
 		return nil, fmt.Errorf("enrol: --server %q: the join token would travel in the clear; plain http is for this machine alone", r.Server)
 	}
 	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12}, ForceAttemptHTTP2: true}
-	if r.CAFile != "" {
-		pem, err := os.ReadFile(r.CAFile)
-		if err != nil {
-			return nil, fmt.Errorf("enrol: read certificate authority: %w", err)
-		}
+	pem, err := r.authority()
+	if err != nil {
+		return nil, err
+	}
+	if pem != nil {
 		transport.TLSClientConfig.RootCAs = x509.NewCertPool()
 		if !transport.TLSClientConfig.RootCAs.AppendCertsFromPEM(pem) {
 			return nil, fmt.Errorf("enrol: %s holds no certificate", r.CAFile)

@@ -98,7 +98,7 @@ func TestEnrolRefuses(t *testing.T) {
 		"no address":                       {Request{Server: "cavra"}, "want https://host:port"},
 		"nobody there":                     {Request{Server: "http://127.0.0.1:1"}, "is the aggregator running"},
 		"anew, and never enrolled":         {Request{Server: server, Reenroll: true}, "not enrolled"},
-		"an authority without certificate": {Request{Server: server, CAFile: os.Args[0]}, "holds no certificate"},
+		"an authority without certificate": {Request{Server: server, CAFile: "enrol_test.go"}, "holds no certificate"},
 	} {
 		tt.r.Dir, tt.r.JoinToken = filepath.Join(t.TempDir(), "agent"), "x"
 		if _, err := Enrol(t.Context(), tt.r); err == nil || !strings.Contains(err.Error(), tt.want) {

@@ -16,7 +16,7 @@ import (
 )
 
 func serveCommand() *cobra.Command {
-	var dir, file, listen, library, logFormat string
+	var dir, file, listen, agentsListen, library, logFormat string
 	var kafkaPort int
 	cmd := &cobra.Command{
 		Use:   "serve",
@@ -34,6 +34,9 @@ cluster, the ClickHouse cluster and the control store that the file names.`,
 			flags := cmd.Flags()
 			if flags.Changed("listen") {
 				settings.Listen = listen
+			}
+			if flags.Changed("agents-listen") {
+				settings.Agents.Listen = agentsListen
 			}
 			if flags.Changed("kafka-port") {
 				settings.Embedded.KafkaPort = kafkaPort
@@ -70,6 +73,7 @@ cluster, the ClickHouse cluster and the control store that the file names.`,
 	f.StringVar(&dir, "embedded", "", "run everything here, and keep it in this folder")
 	f.StringVar(&file, "config", "", "the configuration file")
 	f.StringVar(&listen, "listen", config.DefaultListen, "host:port of the page and the API")
+	f.StringVar(&agentsListen, "agents-listen", config.DefaultAgentsListen, "host:port that agents call, with certificates of the aggregator's own")
 	f.IntVar(&kafkaPort, "kafka-port", config.DefaultKafkaPort, "port of the embedded broker on 127.0.0.1; 0 takes a free one")
 	f.StringVar(&library, "engine-library", "", "the path of libchdb.so (default beside the program)")
 	f.StringVar(&logFormat, "log-format", "text", "text or json")

@@ -16,6 +16,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/cavra/cavra/aggregator/internal/ca"
 	"github.com/cavra/cavra/aggregator/internal/clickhouse"
 	"github.com/cavra/cavra/aggregator/internal/control"
 	"github.com/cavra/cavra/aggregator/internal/ingest/kafka"
@@ -39,6 +40,7 @@ type Config struct {
 	Control    Control    `yaml:"control"`
 	Evidence   Evidence   `yaml:"evidence"`
 	Keys       Keys       `yaml:"keys"`
+	Agents     Agents     `yaml:"agents"`
 }
 
 // Keys is about agents' keys.
@@ -53,6 +55,39 @@ const maxOverlapDays = 3650
 
 // Overlap is for how long what an agent's former key signed is still taken in.
 func (k Keys) Overlap() time.Duration { return time.Duration(k.OverlapDays) * 24 * time.Hour }
+
+// Agents is the service that agents call, over mutual TLS with certificates of
+// the aggregator's own authority.
+type Agents struct {
+	// Listen is its host:port.
+	Listen string `yaml:"listen"`
+	// Address is the host:port that agents are given; empty for Listen.
+	Address string `yaml:"address"`
+	// TrustDomain is the first part of the agents' SPIFFE ids.
+	TrustDomain string `yaml:"trust_domain"`
+	// CACertificate and CAKey are the authority's PEM files. Empty is one that is
+	// made in embedded.dir, and no service where there is none.
+	CACertificate string `yaml:"ca_certificate"`
+	CAKey         string `yaml:"ca_key"`
+	// CertificateLife is how long an agent's certificate is good.
+	CertificateLife Duration `yaml:"certificate_life"`
+}
+
+// Duration is a time span, written as in Go: "90m", "24h".
+type Duration time.Duration
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (d *Duration) UnmarshalText(b []byte) error {
+	v, err := time.ParseDuration(string(b))
+	if err != nil {
+		return fmt.Errorf("%q is no time span: write it as 90m or 24h", b)
+	}
+	*d = Duration(v)
+	return nil
+}
+
+// MarshalText implements encoding.TextMarshaler.
+func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
 
 // Evidence is the transparency log.
 type Evidence struct {
@@ -121,8 +156,9 @@ type Control struct {
 
 // The defaults that have names.
 const (
-	DefaultListen    = "127.0.0.1:8480"
-	DefaultKafkaPort = 9480
+	DefaultListen       = "127.0.0.1:8480"
+	DefaultAgentsListen = "127.0.0.1:8481"
+	DefaultKafkaPort    = 9480
 )
 
 // Default returns the settings of an installation that says nothing.
@@ -135,6 +171,7 @@ func Default() Config {
 		ClickHouse:    ClickHouse{Protocol: string(clickhouse.HTTP), Database: "cavra", Username: "cavra"},
 		Evidence:      Evidence{Origin: "cavra.local/log"},
 		Keys:          Keys{OverlapDays: int(control.MinOverlap / (24 * time.Hour))},
+		Agents:        Agents{Listen: DefaultAgentsListen, TrustDomain: "cavra.local", CertificateLife: Duration(24 * time.Hour)},
 	}
 }
 
@@ -152,7 +189,7 @@ func Load(name string) (Config, error) {
 
 // Validate reports every setting that cannot work, and what to set instead.
 func (c Config) Validate() error {
-	errs := []error{c.validateListen()}
+	errs := []error{c.validateListen(), c.Agents.validate()}
 	// ClickHouse's TTL counts in 32-bit seconds, which end in 2106.
 	if c.RetentionDays < 1 || c.RetentionDays > clickhouse.MaxRetentionDays {
 		errs = append(errs, fmt.Errorf("retention_days: %d is not within 1 and %d", c.RetentionDays, clickhouse.MaxRetentionDays))
@@ -187,6 +224,42 @@ func (c Config) EvidenceDir() string {
 		return filepath.Join(c.Embedded.Dir, "evidence")
 	}
 	return c.Evidence.Dir
+}
+
+// ServesAgents says that there is a service for agents to call.
+func (c Config) ServesAgents() bool { return c.Agents.CACertificate != "" || c.Embedded.Dir != "" }
+
+// Authority is the agents' certificate authority.
+func (c Config) Authority() ca.Config {
+	out := ca.Config{Certificate: c.Agents.CACertificate, Key: c.Agents.CAKey, TrustDomain: c.Agents.TrustDomain, Life: time.Duration(c.Agents.CertificateLife)}
+	if c.Embedded.Dir != "" {
+		out.Dir = filepath.Join(c.Embedded.Dir, "ca")
+	}
+	return out
+}
+
+func (a Agents) validate() error {
+	var errs []error
+	host, _, err := net.SplitHostPort(a.Listen)
+	if err != nil {
+		errs = append(errs, fmt.Errorf("agents.listen: %q: want host:port", a.Listen))
+	}
+	if ip := net.ParseIP(host); a.Address == "" && err == nil && (host == "" || ip != nil && ip.IsUnspecified()) {
+		errs = append(errs, fmt.Errorf("agents.address: agents cannot call %s: set the host:port that they reach it by", a.Listen))
+	}
+	if _, _, err := net.SplitHostPort(a.Address); a.Address != "" && err != nil {
+		errs = append(errs, fmt.Errorf("agents.address: %q: want host:port", a.Address))
+	}
+	if err := ca.ValidateTrustDomain(a.TrustDomain); err != nil {
+		errs = append(errs, fmt.Errorf("agents.trust_domain: %w", err))
+	}
+	if (a.CACertificate == "") != (a.CAKey == "") {
+		errs = append(errs, errors.New("agents: set both ca_certificate and ca_key"))
+	}
+	if l := time.Duration(a.CertificateLife); l < ca.MinLife || l > ca.MaxLife {
+		errs = append(errs, fmt.Errorf("agents.certificate_life: %s is not within %s and %s", l, ca.MinLife, ca.MaxLife))
+	}
+	return errors.Join(errs...)
 }
 
 // EmbeddedKafka says that the broker runs in this program.

@@ -145,9 +145,9 @@ func (s *Store) Agent(ctx context.Context, tenant, agent string) (Agent, error) 
 	return a, nil
 }
 
-// RevokeAgent ends all of an agent's keys and the join tokens that would enrol
-// it anew. A join token made for it later is a new authority, and brings it
-// back. Revoking again changes nothing.
+// RevokeAgent ends all of an agent's keys and certificates, and the join tokens
+// that would enrol it anew. A join token made for it later is a new authority,
+// and brings it back. Revoking again changes nothing.
 func (s *Store) RevokeAgent(ctx context.Context, tenant, agent string) error {
 	err := s.write(ctx, func(tx *sql.Tx) error {
 		now := s.millis()
@@ -162,6 +162,10 @@ WHERE tenant = $2 AND agent = $3 AND used_at = 0 AND expires_at > $1`, now, tena
 			err = ErrNotFound
 		}
 		if err != nil {
+			return err
+		}
+		if _, err := tx.ExecContext(ctx, `UPDATE client_certificates SET status = 'revoked', revoked_at = $1
+WHERE tenant = $2 AND agent = $3 AND status <> 'revoked'`, now, tenant, agent); err != nil {
 			return err
 		}
 		return revokeKeys(ctx, tx, tenant, agent, now)

@@ -1,6 +1,6 @@
 // Package enrol serves the enrolment of agents: a one-time join token and a
-// public key in, an identity and the way to the topic out. It takes both away
-// again when an agent is revoked.
+// public key in, an identity, the way to the topic and a first certificate out.
+// It takes them away again when an agent is revoked.
 //
 // It guarantees that a token buys one key, that the key is held by whoever
 // presents it, that a lost answer can be asked for again with the same token and
@@ -64,6 +64,13 @@ func (s *Service) redeem(ctx context.Context, token control.Hash, key identity.P
 	return s.cfg.Store.RedeemCertified(ctx, token, key, *c)
 }
 
+// Certifier certifies the key of an agent's connections.
+type Certifier interface {
+	// First gives an agent its first certificate, and the same again for the same
+	// key.
+	First(ctx context.Context, tenant, agent string, key identity.PublicKey) (*enrolv1.AgentAccess, error)
+}
+
 // Cluster is the way to the topic, as agents see it.
 type Cluster struct {
 	Brokers []string
@@ -79,7 +86,9 @@ type Config struct {
 	Store   *control.Store
 	Kafka   KafkaAccess
 	Cluster Cluster
-	Log     *slog.Logger
+	// Certifier is nil where there is no service for agents.
+	Certifier Certifier
+	Log       *slog.Logger
 	// Now is the clock; nil is time.Now.
 	Now func() time.Time
 }
@@ -135,6 +144,10 @@ func (s *Service) Enrol(ctx context.Context, req *connect.Request[enrolv1.EnrolR
 	if err != nil {
 		return nil, err
 	}
+	tlsKey, err := checkTLSKey(req.Msg.GetTlsKey(), identity.AtEnrolment, req.Msg.GetJoinToken(), key)
+	if err != nil {
+		return nil, err
+	}
 	e, err := s.redeem(ctx, token, key, cert)
 	if err != nil {
 		return nil, s.refuse(ctx, err)
@@ -154,11 +167,47 @@ func (s *Service) Enrol(ctx context.Context, req *connect.Request[enrolv1.EnrolR
 		return nil, connect.NewError(connect.CodeUnavailable,
 			errors.New("the key is enrolled, but access to Kafka could not be set up: try again with the same token and key; the aggregator's log says what is wrong"))
 	}
+	service, err := s.certify(ctx, e, tlsKey)
+	if err != nil {
+		s.cfg.Log.ErrorContext(ctx, "enrolment stopped short of the certificate",
+			slog.String("tenant", e.Tenant), slog.String("agent", e.Agent), slog.Any("error", err))
+		return nil, connect.NewError(connect.CodeUnavailable,
+			errors.New("the key is enrolled, but it could not be given a certificate: try again with the same token and keys; the aggregator's log says what is wrong"))
+	}
 	s.cfg.Log.InfoContext(ctx, "agent enrolled", slog.String("tenant", e.Tenant), slog.String("agent", e.Agent),
 		slog.Uint64("epoch", e.Epoch), slog.String("key", string(key.ID())), slog.String("version", req.Msg.GetAgentVersion()))
 	return connect.NewResponse(&enrolv1.EnrolResponse{
-		Tenant: e.Tenant, Agent: e.Agent, Epoch: e.Epoch, EpochCause: string(e.Cause), Kafka: kafka,
+		Tenant: e.Tenant, Agent: e.Agent, Epoch: e.Epoch, EpochCause: string(e.Cause), Kafka: kafka, Service: service,
 	}), nil
+}
+
+// certify gives the first certificate; nil where none was asked for or there is
+// nothing to call with it.
+func (s *Service) certify(ctx context.Context, e control.Enrolment, key *identity.PublicKey) (*enrolv1.AgentAccess, error) {
+	if s.cfg.Certifier == nil || key == nil {
+		return nil, nil //nolint:nilnil // an answer without a certificate is a whole one
+	}
+	return s.cfg.Certifier.First(ctx, e.Tenant, e.Agent, *key)
+}
+
+// checkTLSKey is the key to certify, which its own signature and that of the
+// enrolled key speak for; nil where there is none.
+func checkTLSKey(m *enrolv1.TLSKey, purpose identity.Purpose, context string, enrolled identity.PublicKey) (*identity.PublicKey, error) {
+	if m == nil {
+		return nil, nil //nolint:nilnil // agents of before have none
+	}
+	key, err := identity.ParsePublicKey(predicate.ECDSAP256, m.GetPublicKey())
+	if err != nil {
+		return nil, connect.NewError(connect.CodeInvalidArgument, fmt.Errorf("tls_key: %w", err))
+	}
+	bound := identity.Binding(purpose, context, enrolled.ID(), key)
+	if len(m.GetProof()) > maxProof || !key.Verify(bound, m.GetProof()) {
+		return nil, connect.NewError(connect.CodeInvalidArgument, errors.New("tls_key: the proof is not this key's signature over this request"))
+	}
+	if len(m.GetConsent()) > maxProof || !enrolled.Verify(bound, m.GetConsent()) {
+		return nil, connect.NewError(connect.CodeInvalidArgument, errors.New("tls_key: the consent is not the enrolled key's signature over this request"))
+	}
+	return &key, nil
 }
 
 // check is everything that can be said of a request without the store.

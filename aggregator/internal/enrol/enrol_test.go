@@ -235,6 +235,75 @@ func mistyped(token string) string {
 	return token[:at] + other + token[at+1:]
 }
 
+// certifier remembers for whom it certified which key.
+type certifier map[string]predicate.Digest
+
+func (c certifier) First(_ context.Context, tenant, agent string, key identity.PublicKey) (*enrolv1.AgentAccess, error) {
+	c[tenant+"/"+agent] = key.ID()
+	return &enrolv1.AgentAccess{Address: "aggregator.example:8481", Generation: 1}, nil
+}
+
+// TestTLSKey: a key is certified when both it and the enrolled key have signed
+// for it, and not otherwise; and then nothing was enrolled.
+func TestTLSKey(t *testing.T) {
+	w := newWorld(t)
+	certified := certifier{}
+	w.service.cfg.Certifier = certified
+	key, err := identity.Generate(predicate.Ed25519)
+	must(t, err)
+	tlsKey, err := identity.Generate(predicate.ECDSAP256)
+	must(t, err)
+	other, err := identity.Generate(predicate.ECDSAP256)
+	must(t, err)
+	token, another := w.token(t, ""), w.token(t, "")
+	sign := func(k *identity.Key, message []byte) []byte {
+		sig, err := k.Sign(message)
+		must(t, err)
+		return sig
+	}
+	der := func(k *identity.Key) []byte {
+		b, err := k.Public().DER()
+		must(t, err)
+		return b
+	}
+	bound := identity.Binding(identity.AtEnrolment, token, key.Public().ID(), tlsKey.Public())
+	good := &enrolv1.TLSKey{PublicKey: der(tlsKey), Proof: sign(tlsKey, bound), Consent: sign(key, bound)}
+	ask := func(k *enrolv1.TLSKey) (*enrolv1.EnrolResponse, error) {
+		return w.enrol(t, &enrolv1.EnrolRequest{
+			JoinToken: token, PublicKey: der(key), Algorithm: "ed25519", Proof: sign(key, Proof(token)), AgentVersion: "0.1.0", TlsKey: k,
+		})
+	}
+	elsewhere := identity.Binding(identity.AtEnrolment, another, key.Public().ID(), tlsKey.Public())
+	for name, k := range map[string]*enrolv1.TLSKey{
+		"no key":                {Proof: good.Proof, Consent: good.Consent},
+		"an Ed25519 key":        {PublicKey: der(key), Proof: good.Consent, Consent: good.Consent},
+		"another key":           {PublicKey: der(other), Proof: good.Proof, Consent: good.Consent},
+		"no proof":              {PublicKey: good.PublicKey, Consent: good.Consent},
+		"another's proof":       {PublicKey: good.PublicKey, Proof: sign(other, bound), Consent: good.Consent},
+		"no consent":            {PublicKey: good.PublicKey, Proof: good.Proof},
+		"its own consent":       {PublicKey: good.PublicKey, Proof: good.Proof, Consent: good.Proof},
+		"another token's proof": {PublicKey: good.PublicKey, Proof: sign(tlsKey, elsewhere), Consent: sign(key, elsewhere)},
+	} {
+		if _, err := ask(k); connect.CodeOf(err) != connect.CodeInvalidArgument || !strings.Contains(err.Error(), "tls_key") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	agents, err := w.store.ListAgents(t.Context(), "acme")
+	must(t, err)
+	if len(agents) != 0 || len(certified) != 0 {
+		t.Errorf("%d agents, %d certificates after refusals", len(agents), len(certified))
+	}
+	got, err := ask(good)
+	must(t, err)
+	if certified["acme/"+got.GetAgent()] != tlsKey.Public().ID() || got.GetService().GetAddress() != "aggregator.example:8481" {
+		t.Errorf("certified %v, answered %v", certified, got.GetService())
+	}
+	// One that asks for none is enrolled all the same.
+	if got, err := w.enrol(t, request(t, another, predicate.Ed25519)); err != nil || got.GetService() != nil {
+		t.Errorf("without a key: %v, %v", got.GetService(), err)
+	}
+}
+
 func TestKnownKey(t *testing.T) {
 	w := newWorld(t)
 	key, err := identity.Generate(predicate.Ed25519)

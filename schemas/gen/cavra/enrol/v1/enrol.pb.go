@@ -5,7 +5,7 @@
 // source: cavra/enrol/v1/enrol.proto
 
 // The enrolment service: a one-time join token and a public key in, an agent's
-// identity and the way to its topic out.
+// identity, the way to its topic, and its first certificate out.
 
 package enrolv1
 
@@ -35,6 +35,8 @@ type EnrolRequest struct {
 	// "cavra-enrol-v1\n" + join_token, to prove possession.
 	Proof        []byte `protobuf:"bytes,4,opt,name=proof,proto3" json:"proof,omitempty"`
 	AgentVersion string `protobuf:"bytes,5,opt,name=agent_version,json=agentVersion,proto3" json:"agent_version,omitempty"`
+	// The key of the agent's connections; left out, there is no certificate yet.
+	TlsKey *TLSKey `protobuf:"bytes,6,opt,name=tls_key,json=tlsKey,proto3" json:"tls_key,omitempty"`
 	// Where the public key above is a local one that a key held elsewhere
 	// certifies.
 	Certification *Certification `protobuf:"bytes,20,opt,name=certification,proto3" json:"certification,omitempty"`
@@ -107,9 +109,81 @@ func (x *EnrolRequest) GetAgentVersion() string {
 	return ""
 }
 
+func (x *EnrolRequest) GetTlsKey() *TLSKey {
+	if x != nil {
+		return x.TlsKey
+	}
+	return nil
+}
+
 func (x *EnrolRequest) GetCertification() *Certification {
 	if x != nil {
 		return x.Certification
+	}
+	return nil
+}
+
+// TLSKey is a key to certify. Both signatures are over what binds it to this
+// request (sdk/identity.Binding).
+type TLSKey struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// ECDSA P-256, in PKIX DER.
+	PublicKey []byte `protobuf:"bytes,1,opt,name=public_key,json=publicKey,proto3" json:"public_key,omitempty"`
+	// Its own signature, to prove possession.
+	Proof []byte `protobuf:"bytes,2,opt,name=proof,proto3" json:"proof,omitempty"`
+	// The enrolled key's signature, which speaks for it.
+	Consent       []byte `protobuf:"bytes,3,opt,name=consent,proto3" json:"consent,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TLSKey) Reset() {
+	*x = TLSKey{}
+	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TLSKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TLSKey) ProtoMessage() {}
+
+func (x *TLSKey) ProtoReflect() protoreflect.Message {
+	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TLSKey.ProtoReflect.Descriptor instead.
+func (*TLSKey) Descriptor() ([]byte, []int) {
+	return file_cavra_enrol_v1_enrol_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *TLSKey) GetPublicKey() []byte {
+	if x != nil {
+		return x.PublicKey
+	}
+	return nil
+}
+
+func (x *TLSKey) GetProof() []byte {
+	if x != nil {
+		return x.Proof
+	}
+	return nil
+}
+
+func (x *TLSKey) GetConsent() []byte {
+	if x != nil {
+		return x.Consent
 	}
 	return nil
 }
@@ -133,7 +207,7 @@ type Certification struct {
 
 func (x *Certification) Reset() {
 	*x = Certification{}
-	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[1]
+	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -145,7 +219,7 @@ func (x *Certification) String() string {
 func (*Certification) ProtoMessage() {}
 
 func (x *Certification) ProtoReflect() protoreflect.Message {
-	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[1]
+	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -158,7 +232,7 @@ func (x *Certification) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Certification.ProtoReflect.Descriptor instead.
 func (*Certification) Descriptor() ([]byte, []int) {
-	return file_cavra_enrol_v1_enrol_proto_rawDescGZIP(), []int{1}
+	return file_cavra_enrol_v1_enrol_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Certification) GetPublicKey() []byte {
@@ -211,7 +285,7 @@ type RotateKeyRequest struct {
 
 func (x *RotateKeyRequest) Reset() {
 	*x = RotateKeyRequest{}
-	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[2]
+	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -223,7 +297,7 @@ func (x *RotateKeyRequest) String() string {
 func (*RotateKeyRequest) ProtoMessage() {}
 
 func (x *RotateKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[2]
+	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -236,7 +310,7 @@ func (x *RotateKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateKeyRequest.ProtoReflect.Descriptor instead.
 func (*RotateKeyRequest) Descriptor() ([]byte, []int) {
-	return file_cavra_enrol_v1_enrol_proto_rawDescGZIP(), []int{2}
+	return file_cavra_enrol_v1_enrol_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *RotateKeyRequest) GetEpochStatement() []byte {
@@ -264,7 +338,7 @@ type RotateKeyResponse struct {
 
 func (x *RotateKeyResponse) Reset() {
 	*x = RotateKeyResponse{}
-	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[3]
+	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -276,7 +350,7 @@ func (x *RotateKeyResponse) String() string {
 func (*RotateKeyResponse) ProtoMessage() {}
 
 func (x *RotateKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[3]
+	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -289,7 +363,7 @@ func (x *RotateKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateKeyResponse.ProtoReflect.Descriptor instead.
 func (*RotateKeyResponse) Descriptor() ([]byte, []int) {
-	return file_cavra_enrol_v1_enrol_proto_rawDescGZIP(), []int{3}
+	return file_cavra_enrol_v1_enrol_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *RotateKeyResponse) GetFormerEnds() int64 {
@@ -306,15 +380,18 @@ type EnrolResponse struct {
 	Epoch  uint64                 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	// What the first statement of the chain gives as its cause: "enrolled" or
 	// "reenrolled".
-	EpochCause    string       `protobuf:"bytes,4,opt,name=epoch_cause,json=epochCause,proto3" json:"epoch_cause,omitempty"`
-	Kafka         *KafkaAccess `protobuf:"bytes,5,opt,name=kafka,proto3" json:"kafka,omitempty"`
+	EpochCause string       `protobuf:"bytes,4,opt,name=epoch_cause,json=epochCause,proto3" json:"epoch_cause,omitempty"`
+	Kafka      *KafkaAccess `protobuf:"bytes,5,opt,name=kafka,proto3" json:"kafka,omitempty"`
+	// Left out where the aggregator has no agents' service, or the request no key
+	// for it.
+	Service       *AgentAccess `protobuf:"bytes,6,opt,name=service,proto3" json:"service,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *EnrolResponse) Reset() {
 	*x = EnrolResponse{}
-	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[4]
+	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -326,7 +403,7 @@ func (x *EnrolResponse) String() string {
 func (*EnrolResponse) ProtoMessage() {}
 
 func (x *EnrolResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[4]
+	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -339,7 +416,7 @@ func (x *EnrolResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnrolResponse.ProtoReflect.Descriptor instead.
 func (*EnrolResponse) Descriptor() ([]byte, []int) {
-	return file_cavra_enrol_v1_enrol_proto_rawDescGZIP(), []int{4}
+	return file_cavra_enrol_v1_enrol_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *EnrolResponse) GetTenant() string {
@@ -377,6 +454,95 @@ func (x *EnrolResponse) GetKafka() *KafkaAccess {
 	return nil
 }
 
+func (x *EnrolResponse) GetService() *AgentAccess {
+	if x != nil {
+		return x.Service
+	}
+	return nil
+}
+
+// AgentAccess is the way to the agents' service (cavra.agent.v1).
+type AgentAccess struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// host:port
+	Address string `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	// What the service's certificate names, whatever its address.
+	ServerName string `protobuf:"bytes,2,opt,name=server_name,json=serverName,proto3" json:"server_name,omitempty"`
+	// The authorities that the service's certificate is from, PEM.
+	CaPem string `protobuf:"bytes,3,opt,name=ca_pem,json=caPem,proto3" json:"ca_pem,omitempty"`
+	// The agent's own certificate, X.509 DER.
+	Certificate []byte `protobuf:"bytes,4,opt,name=certificate,proto3" json:"certificate,omitempty"`
+	// How many certificates the agent has had, this one included.
+	Generation    uint64 `protobuf:"varint,5,opt,name=generation,proto3" json:"generation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AgentAccess) Reset() {
+	*x = AgentAccess{}
+	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AgentAccess) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AgentAccess) ProtoMessage() {}
+
+func (x *AgentAccess) ProtoReflect() protoreflect.Message {
+	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AgentAccess.ProtoReflect.Descriptor instead.
+func (*AgentAccess) Descriptor() ([]byte, []int) {
+	return file_cavra_enrol_v1_enrol_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *AgentAccess) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *AgentAccess) GetServerName() string {
+	if x != nil {
+		return x.ServerName
+	}
+	return ""
+}
+
+func (x *AgentAccess) GetCaPem() string {
+	if x != nil {
+		return x.CaPem
+	}
+	return ""
+}
+
+func (x *AgentAccess) GetCertificate() []byte {
+	if x != nil {
+		return x.Certificate
+	}
+	return nil
+}
+
+func (x *AgentAccess) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
 type KafkaAccess struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Brokers []string               `protobuf:"bytes,1,rep,name=brokers,proto3" json:"brokers,omitempty"`
@@ -394,7 +560,7 @@ type KafkaAccess struct {
 
 func (x *KafkaAccess) Reset() {
 	*x = KafkaAccess{}
-	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[5]
+	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -406,7 +572,7 @@ func (x *KafkaAccess) String() string {
 func (*KafkaAccess) ProtoMessage() {}
 
 func (x *KafkaAccess) ProtoReflect() protoreflect.Message {
-	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[5]
+	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -419,7 +585,7 @@ func (x *KafkaAccess) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KafkaAccess.ProtoReflect.Descriptor instead.
 func (*KafkaAccess) Descriptor() ([]byte, []int) {
-	return file_cavra_enrol_v1_enrol_proto_rawDescGZIP(), []int{5}
+	return file_cavra_enrol_v1_enrol_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *KafkaAccess) GetBrokers() []string {
@@ -475,7 +641,7 @@ var File_cavra_enrol_v1_enrol_proto protoreflect.FileDescriptor
 
 const file_cavra_enrol_v1_enrol_proto_rawDesc = "" +
 	"\n" +
-	"\x1acavra/enrol/v1/enrol.proto\x12\x0ecavra.enrol.v1\"\xea\x01\n" +
+	"\x1acavra/enrol/v1/enrol.proto\x12\x0ecavra.enrol.v1\"\x9b\x02\n" +
 	"\fEnrolRequest\x12\x1d\n" +
 	"\n" +
 	"join_token\x18\x01 \x01(\tR\tjoinToken\x12\x1d\n" +
@@ -483,8 +649,14 @@ const file_cavra_enrol_v1_enrol_proto_rawDesc = "" +
 	"public_key\x18\x02 \x01(\fR\tpublicKey\x12\x1c\n" +
 	"\talgorithm\x18\x03 \x01(\tR\talgorithm\x12\x14\n" +
 	"\x05proof\x18\x04 \x01(\fR\x05proof\x12#\n" +
-	"\ragent_version\x18\x05 \x01(\tR\fagentVersion\x12C\n" +
-	"\rcertification\x18\x14 \x01(\v2\x1d.cavra.enrol.v1.CertificationR\rcertification\"\x9e\x01\n" +
+	"\ragent_version\x18\x05 \x01(\tR\fagentVersion\x12/\n" +
+	"\atls_key\x18\x06 \x01(\v2\x16.cavra.enrol.v1.TLSKeyR\x06tlsKey\x12C\n" +
+	"\rcertification\x18\x14 \x01(\v2\x1d.cavra.enrol.v1.CertificationR\rcertification\"W\n" +
+	"\x06TLSKey\x12\x1d\n" +
+	"\n" +
+	"public_key\x18\x01 \x01(\fR\tpublicKey\x12\x14\n" +
+	"\x05proof\x18\x02 \x01(\fR\x05proof\x12\x18\n" +
+	"\aconsent\x18\x03 \x01(\fR\aconsent\"\x9e\x01\n" +
 	"\rCertification\x12\x1d\n" +
 	"\n" +
 	"public_key\x18\x01 \x01(\fR\tpublicKey\x12\x1c\n" +
@@ -498,14 +670,24 @@ const file_cavra_enrol_v1_enrol_proto_rawDesc = "" +
 	"\x05proof\x18\x02 \x01(\fR\x05proof\"4\n" +
 	"\x11RotateKeyResponse\x12\x1f\n" +
 	"\vformer_ends\x18\x01 \x01(\x03R\n" +
-	"formerEnds\"\xa7\x01\n" +
+	"formerEnds\"\xde\x01\n" +
 	"\rEnrolResponse\x12\x16\n" +
 	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x14\n" +
 	"\x05agent\x18\x02 \x01(\tR\x05agent\x12\x14\n" +
 	"\x05epoch\x18\x03 \x01(\x04R\x05epoch\x12\x1f\n" +
 	"\vepoch_cause\x18\x04 \x01(\tR\n" +
 	"epochCause\x121\n" +
-	"\x05kafka\x18\x05 \x01(\v2\x1b.cavra.enrol.v1.KafkaAccessR\x05kafka\"\xbc\x01\n" +
+	"\x05kafka\x18\x05 \x01(\v2\x1b.cavra.enrol.v1.KafkaAccessR\x05kafka\x125\n" +
+	"\aservice\x18\x06 \x01(\v2\x1b.cavra.enrol.v1.AgentAccessR\aservice\"\xa1\x01\n" +
+	"\vAgentAccess\x12\x18\n" +
+	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x1f\n" +
+	"\vserver_name\x18\x02 \x01(\tR\n" +
+	"serverName\x12\x15\n" +
+	"\x06ca_pem\x18\x03 \x01(\tR\x05caPem\x12 \n" +
+	"\vcertificate\x18\x04 \x01(\fR\vcertificate\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x05 \x01(\x04R\n" +
+	"generation\"\xbc\x01\n" +
 	"\vKafkaAccess\x12\x18\n" +
 	"\abrokers\x18\x01 \x03(\tR\abrokers\x12\x14\n" +
 	"\x05topic\x18\x02 \x01(\tR\x05topic\x12\x1c\n" +
@@ -530,27 +712,31 @@ func file_cavra_enrol_v1_enrol_proto_rawDescGZIP() []byte {
 	return file_cavra_enrol_v1_enrol_proto_rawDescData
 }
 
-var file_cavra_enrol_v1_enrol_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_cavra_enrol_v1_enrol_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_cavra_enrol_v1_enrol_proto_goTypes = []any{
 	(*EnrolRequest)(nil),      // 0: cavra.enrol.v1.EnrolRequest
-	(*Certification)(nil),     // 1: cavra.enrol.v1.Certification
-	(*RotateKeyRequest)(nil),  // 2: cavra.enrol.v1.RotateKeyRequest
-	(*RotateKeyResponse)(nil), // 3: cavra.enrol.v1.RotateKeyResponse
-	(*EnrolResponse)(nil),     // 4: cavra.enrol.v1.EnrolResponse
-	(*KafkaAccess)(nil),       // 5: cavra.enrol.v1.KafkaAccess
+	(*TLSKey)(nil),            // 1: cavra.enrol.v1.TLSKey
+	(*Certification)(nil),     // 2: cavra.enrol.v1.Certification
+	(*RotateKeyRequest)(nil),  // 3: cavra.enrol.v1.RotateKeyRequest
+	(*RotateKeyResponse)(nil), // 4: cavra.enrol.v1.RotateKeyResponse
+	(*EnrolResponse)(nil),     // 5: cavra.enrol.v1.EnrolResponse
+	(*AgentAccess)(nil),       // 6: cavra.enrol.v1.AgentAccess
+	(*KafkaAccess)(nil),       // 7: cavra.enrol.v1.KafkaAccess
 }
 var file_cavra_enrol_v1_enrol_proto_depIdxs = []int32{
-	1, // 0: cavra.enrol.v1.EnrolRequest.certification:type_name -> cavra.enrol.v1.Certification
-	5, // 1: cavra.enrol.v1.EnrolResponse.kafka:type_name -> cavra.enrol.v1.KafkaAccess
-	0, // 2: cavra.enrol.v1.EnrolmentService.Enrol:input_type -> cavra.enrol.v1.EnrolRequest
-	2, // 3: cavra.enrol.v1.EnrolmentService.RotateKey:input_type -> cavra.enrol.v1.RotateKeyRequest
-	4, // 4: cavra.enrol.v1.EnrolmentService.Enrol:output_type -> cavra.enrol.v1.EnrolResponse
-	3, // 5: cavra.enrol.v1.EnrolmentService.RotateKey:output_type -> cavra.enrol.v1.RotateKeyResponse
-	4, // [4:6] is the sub-list for method output_type
-	2, // [2:4] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	1, // 0: cavra.enrol.v1.EnrolRequest.tls_key:type_name -> cavra.enrol.v1.TLSKey
+	2, // 1: cavra.enrol.v1.EnrolRequest.certification:type_name -> cavra.enrol.v1.Certification
+	7, // 2: cavra.enrol.v1.EnrolResponse.kafka:type_name -> cavra.enrol.v1.KafkaAccess
+	6, // 3: cavra.enrol.v1.EnrolResponse.service:type_name -> cavra.enrol.v1.AgentAccess
+	0, // 4: cavra.enrol.v1.EnrolmentService.Enrol:input_type -> cavra.enrol.v1.EnrolRequest
+	3, // 5: cavra.enrol.v1.EnrolmentService.RotateKey:input_type -> cavra.enrol.v1.RotateKeyRequest
+	5, // 6: cavra.enrol.v1.EnrolmentService.Enrol:output_type -> cavra.enrol.v1.EnrolResponse
+	4, // 7: cavra.enrol.v1.EnrolmentService.RotateKey:output_type -> cavra.enrol.v1.RotateKeyResponse
+	6, // [6:8] is the sub-list for method output_type
+	4, // [4:6] is the sub-list for method input_type
+	4, // [4:4] is the sub-list for extension type_name
+	4, // [4:4] is the sub-list for extension extendee
+	0, // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_cavra_enrol_v1_enrol_proto_init() }
@@ -564,7 +750,7 @@ func file_cavra_enrol_v1_enrol_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cavra_enrol_v1_enrol_proto_rawDesc), len(file_cavra_enrol_v1_enrol_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   6,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -3,7 +3,7 @@
 // Source: cavra/enrol/v1/enrol.proto
 
 // The enrolment service: a one-time join token and a public key in, an agent's
-// identity and the way to its topic out.
+// identity, the way to its topic, and its first certificate out.
 package enrolv1connect
 
 import (

@@ -1,0 +1,64 @@
+package aggregator
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"syscall"
+
+	"github.com/cavra/cavra/aggregator/internal/ca"
+	"github.com/cavra/cavra/aggregator/internal/contact"
+	"github.com/cavra/cavra/aggregator/internal/control"
+	"github.com/cavra/cavra/aggregator/internal/enrol"
+)
+
+// agents is the service that agents call over mutual TLS.
+type agents struct {
+	authority *ca.Authority
+	contact   *contact.Service
+	listener  net.Listener
+	// address is the host:port that agents are given.
+	address string
+}
+
+// openAgents opens the authority and listens. Close it.
+func openAgents(ctx context.Context, cfg Config, store *control.Store) (*agents, error) {
+	set := cfg.Settings
+	authority, err := ca.Open(set.Authority())
+	if err != nil {
+		return nil, err
+	}
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", set.Agents.Listen)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, fmt.Errorf("the port of %s is in use: stop what uses it, or let agents call elsewhere with --agents-listen", set.Agents.Listen)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("listen for agents on %s: %w", set.Agents.Listen, err)
+	}
+	a := &agents{authority: authority, listener: l, address: set.Agents.Address}
+	if a.address == "" {
+		a.address = l.Addr().String()
+	}
+	a.contact, err = contact.New(contact.Config{Store: store, Authority: authority, Name: enrol.Username, Address: a.address, Log: cfg.Log})
+	if err != nil {
+		return nil, errors.Join(err, a.close())
+	}
+	return a, nil
+}
+
+// serve serves until ctx ends.
+func (a *agents) serve(ctx context.Context) error {
+	mux := http.NewServeMux()
+	mux.Handle(a.contact.Handler())
+	return serveUntil(ctx, tls.NewListener(a.listener, a.authority.ServerTLS()), mux, contact.Timeout)
+}
+
+func (a *agents) close() error {
+	if err := a.listener.Close(); !errors.Is(err, net.ErrClosed) {
+		return err
+	}
+	return nil
+}

@@ -1,0 +1,310 @@
+// Package contact is the service that agents call over mutual TLS: they check
+// in, and get another certificate before theirs ends.
+//
+// It guarantees that who calls is what the certificate and the control store say
+// together, never a message; that an agent or a certificate which is revoked is
+// refused from the next call on, on connections that are open as well; and that
+// whichever answer is lost, asking again leads on.
+package contact
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"net/http"
+	"strconv"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"github.com/cavra/cavra/aggregator/internal/ca"
+	"github.com/cavra/cavra/aggregator/internal/control"
+	agentv1 "github.com/cavra/cavra/schemas/gen/cavra/agent/v1"
+	"github.com/cavra/cavra/schemas/gen/cavra/agent/v1/agentv1connect"
+	enrolv1 "github.com/cavra/cavra/schemas/gen/cavra/enrol/v1"
+	"github.com/cavra/cavra/schemas/predicate"
+	"github.com/cavra/cavra/sdk/identity"
+)
+
+// The limits on a request.
+const (
+	// MaxRequest bounds a request, in bytes; a real one has some 300.
+	MaxRequest = 8 << 10
+	// Timeout bounds one call.
+	Timeout  = 15 * time.Second
+	maxProof = 256
+)
+
+const (
+	// Overlap is how long a certificate is taken after another has followed it.
+	Overlap = 5 * time.Minute
+	// SkewTolerance is how far an agent's clock may be off before it is shown.
+	SkewTolerance = 2 * time.Minute
+)
+
+// Store is what is known of certificates.
+type Store interface {
+	AddFirstCertificate(ctx context.Context, c control.ClientCertificate) (control.ClientCertificate, error)
+	ClientCertificate(ctx context.Context, serial []byte) (control.ClientCertificate, error)
+	AddCandidate(ctx context.Context, c control.ClientCertificate) (control.ClientCertificate, error)
+	ConfirmCertificate(ctx context.Context, serial []byte, overlap time.Duration) (control.ClientCertificate, error)
+}
+
+// Config says what the service works with.
+type Config struct {
+	Store     Store
+	Authority *ca.Authority
+	// Name is what brokers know an agent by.
+	Name func(tenant, agent string) string
+	// Address is the host:port that agents are given.
+	Address string
+	Log     *slog.Logger
+	// Now is the clock; nil is time.Now.
+	Now func() time.Time
+}
+
+// Service is the agents' service.
+type Service struct{ cfg Config }
+
+// New checks the configuration.
+func New(cfg Config) (*Service, error) {
+	if cfg.Store == nil || cfg.Authority == nil || cfg.Name == nil || cfg.Address == "" || cfg.Log == nil {
+		return nil, errors.New("agents' service: store, authority, names, address and log are required")
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	return &Service{cfg}, nil
+}
+
+// Handler returns the path to mount the service at, and its handler. It serves
+// behind the authority's TLS configuration and nowhere else.
+func (s *Service) Handler() (string, http.Handler) {
+	path, h := agentv1connect.NewAgentServiceHandler(s, Options()...)
+	return path, s.Admit(h)
+}
+
+// Options are those of every service that agents call here.
+func Options() []connect.HandlerOption {
+	return []connect.HandlerOption{
+		connect.WithReadMaxBytes(MaxRequest),
+		// A request is small; what would be compressed is hostile.
+		connect.WithCompression("gzip", nil, nil),
+	}
+}
+
+// Agent is who calls.
+type Agent struct {
+	Tenant, ID string
+	// Certificate is the one that the call is made with.
+	Certificate control.ClientCertificate
+}
+
+type agentKey struct{}
+
+// Caller is the agent that a call comes from; false where nobody was admitted.
+func Caller(ctx context.Context) (Agent, bool) {
+	a, ok := ctx.Value(agentKey{}).(Agent)
+	return a, ok
+}
+
+// Admit lets calls through that are made with a certificate which is good, and
+// one that waits to be confirmed for that call alone. It looks each call up: what
+// was revoked a moment ago is refused.
+func (s *Service) Admit(next http.Handler) http.Handler {
+	next = http.MaxBytesHandler(next, MaxRequest)
+	refused := connect.NewErrorWriter()
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ctx, cancel := context.WithTimeout(r.Context(), Timeout)
+		defer cancel()
+		a, err := s.admit(ctx, r)
+		if err != nil {
+			// What cannot be sent has nobody to read it.
+			_ = refused.Write(w, r, s.refuse(ctx, r, a, err))
+			return
+		}
+		next.ServeHTTP(w, r.WithContext(context.WithValue(ctx, agentKey{}, a)))
+	})
+}
+
+var (
+	errNoCertificate = errors.New("no certificate")
+	errOtherAgent    = errors.New("the certificate is not the one that was given")
+)
+
+func (s *Service) admit(ctx context.Context, r *http.Request) (Agent, error) {
+	if r.TLS == nil || len(r.TLS.VerifiedChains) == 0 || len(r.TLS.VerifiedChains[0]) == 0 {
+		return Agent{}, errNoCertificate
+	}
+	leaf := r.TLS.VerifiedChains[0][0]
+	c, err := s.cfg.Store.ClientCertificate(ctx, leaf.SerialNumber.Bytes())
+	if err != nil {
+		return Agent{}, err
+	}
+	a := Agent{Tenant: c.Tenant, ID: c.Agent, Certificate: c}
+	if !bytes.Equal(leaf.Raw, c.DER) || !s.cfg.Authority.IsAgent(leaf, c.Tenant, c.Agent) {
+		return a, errOtherAgent
+	}
+	if err := c.Good(s.cfg.Now()); !errors.Is(err, control.ErrUnconfirmed) || r.URL.Path != agentv1connect.AgentServiceConfirmProcedure {
+		return a, err
+	}
+	return a, nil
+}
+
+// refuse chooses the answer. Whether to come back by the enrolled key, the code
+// says: unauthenticated is a certificate that is no good, permission denied an
+// agent that is revoked.
+func (s *Service) refuse(ctx context.Context, r *http.Request, a Agent, err error) *connect.Error {
+	log := func(level slog.Level, text string) {
+		s.cfg.Log.Log(ctx, level, text, slog.String("tenant", a.Tenant), slog.String("agent", a.ID),
+			slog.String("from", r.RemoteAddr), slog.Any("error", err))
+	}
+	switch {
+	case errors.Is(err, control.ErrRevoked):
+		log(slog.LevelWarn, "a revoked agent called")
+		return connect.NewError(connect.CodePermissionDenied, errors.New("this agent, or its certificate, is revoked"))
+	case errors.Is(err, control.ErrNotFound), errors.Is(err, control.ErrExpired), errors.Is(err, control.ErrOvertaken),
+		errors.Is(err, control.ErrUnconfirmed), errors.Is(err, errNoCertificate), errors.Is(err, errOtherAgent):
+		log(slog.LevelWarn, "a call with a certificate that is no good")
+		return connect.NewError(connect.CodeUnauthenticated, errors.New("the certificate is not good any more, or not yet: come back by the enrolled key"))
+	}
+	log(slog.LevelError, "cannot look a certificate up")
+	return connect.NewError(connect.CodeUnavailable, errors.New("the aggregator's store does not answer just now: try again"))
+}
+
+// CheckIn implements the service.
+func (s *Service) CheckIn(ctx context.Context, req *connect.Request[agentv1.CheckInRequest]) (*connect.Response[agentv1.CheckInResponse], error) {
+	a, ok := Caller(ctx)
+	if !ok {
+		return nil, unauthenticated()
+	}
+	if err := errors.Join(predicate.ValidateID(req.Msg.GetAgentVersion()), predicate.ValidateID(req.Msg.GetInstance())); err != nil {
+		return nil, connect.NewError(connect.CodeInvalidArgument, err)
+	}
+	now := s.cfg.Now()
+	c := a.Certificate
+	out := &agentv1.CheckInResponse{
+		ServerTime: now.UnixMilli(), NotAfter: c.ExpiresAt.UnixMilli(),
+		Renew: c.Status == control.Active && c.ExpiresAt.Sub(now) < c.ExpiresAt.Sub(c.IssuedAt)/2,
+	}
+	if skew := skewOf(req.Msg.GetClock(), now); skew.Abs() > SkewTolerance {
+		out.Problems = append(out.Problems, &agentv1.Problem{Kind: "clock_skew", Text: describeSkew(skew)})
+	}
+	return connect.NewResponse(out), nil
+}
+
+func unauthenticated() error {
+	return connect.NewError(connect.CodeUnauthenticated, errors.New("no agent"))
+}
+
+// skewOf is how far an agent's clock is ahead. What is past a lifetime counts as
+// one: it is the agent's word.
+func skewOf(clock int64, now time.Time) time.Duration {
+	const most = int64(100 * 365 * 24 * time.Hour / time.Millisecond)
+	ms := clock - now.UnixMilli()
+	if clock < 0 || clock > math.MaxInt64/2 {
+		ms = most
+	}
+	return time.Duration(max(-most, min(ms, most))) * time.Millisecond
+}
+
+func describeSkew(d time.Duration) string {
+	side := "ahead"
+	if d < 0 {
+		side = "behind"
+	}
+	return fmt.Sprintf("the agent's clock is %s %s", d.Abs().Round(time.Second), side)
+}
+
+// Renew implements the service.
+func (s *Service) Renew(ctx context.Context, req *connect.Request[agentv1.RenewRequest]) (*connect.Response[agentv1.RenewResponse], error) {
+	a, ok := Caller(ctx)
+	if !ok {
+		return nil, unauthenticated()
+	}
+	if a.Certificate.Status != control.Active {
+		return nil, connect.NewError(connect.CodeAborted, errors.New("another certificate has followed this one: renew by that, or come back by the enrolled key"))
+	}
+	key, err := identity.ParsePublicKey(predicate.ECDSAP256, req.Msg.GetPublicKey())
+	if err != nil {
+		return nil, connect.NewError(connect.CodeInvalidArgument, fmt.Errorf("public_key: %w", err))
+	}
+	generation := strconv.FormatUint(req.Msg.GetGeneration(), 10)
+	if len(req.Msg.GetProof()) > maxProof || !key.Verify(identity.Binding(identity.AtRenewal, generation, "", key), req.Msg.GetProof()) {
+		return nil, connect.NewError(connect.CodeInvalidArgument, errors.New("proof: it is not this key's signature"))
+	}
+	c, err := s.candidate(ctx, a.Tenant, a.ID, key)
+	if err != nil {
+		return nil, s.fail(ctx, a, "renew", err)
+	}
+	return connect.NewResponse(&agentv1.RenewResponse{Certificate: c.DER, CaPem: s.cfg.Authority.Bundle()}), nil
+}
+
+// First implements enrol.Certifier.
+func (s *Service) First(ctx context.Context, tenant, agent string, key identity.PublicKey) (*enrolv1.AgentAccess, error) {
+	c, err := s.issue(tenant, agent, key)
+	if err != nil {
+		return nil, err
+	}
+	if c, err = s.cfg.Store.AddFirstCertificate(ctx, c); err != nil {
+		return nil, err
+	}
+	return &enrolv1.AgentAccess{
+		Address: s.cfg.Address, ServerName: s.cfg.Authority.ServerName(), CaPem: s.cfg.Authority.Bundle(),
+		Certificate: c.DER, Generation: c.Generation,
+	}, nil
+}
+
+// candidate certifies a key that its agent has yet to call with.
+func (s *Service) candidate(ctx context.Context, tenant, agent string, key identity.PublicKey) (control.ClientCertificate, error) {
+	c, err := s.issue(tenant, agent, key)
+	if err != nil {
+		return control.ClientCertificate{}, err
+	}
+	return s.cfg.Store.AddCandidate(ctx, c)
+}
+
+func (s *Service) issue(tenant, agent string, key identity.PublicKey) (control.ClientCertificate, error) {
+	issued, err := s.cfg.Authority.Issue(tenant, agent, s.cfg.Name(tenant, agent), key)
+	if err != nil {
+		return control.ClientCertificate{}, err
+	}
+	return control.ClientCertificate{
+		Serial: issued.Serial, Tenant: tenant, Agent: agent, KeyID: key.ID(), ExpiresAt: issued.NotAfter, DER: issued.DER,
+	}, nil
+}
+
+// Confirm implements the service.
+func (s *Service) Confirm(ctx context.Context, _ *connect.Request[agentv1.ConfirmRequest]) (*connect.Response[agentv1.ConfirmResponse], error) {
+	a, ok := Caller(ctx)
+	if !ok {
+		return nil, unauthenticated()
+	}
+	c, err := s.cfg.Store.ConfirmCertificate(ctx, a.Certificate.Serial, Overlap)
+	if err != nil {
+		return nil, s.fail(ctx, a, "confirm", err)
+	}
+	return connect.NewResponse(&agentv1.ConfirmResponse{Generation: c.Generation}), nil
+}
+
+// fail chooses the answer to what the store refused.
+func (s *Service) fail(ctx context.Context, a Agent, what string, err error) error {
+	switch {
+	case errors.Is(err, control.ErrRevoked):
+		return connect.NewError(connect.CodePermissionDenied, errors.New("this agent is revoked"))
+	case errors.Is(err, control.ErrOvertaken):
+		s.cfg.Log.WarnContext(ctx, "a certificate was overtaken by another", slog.String("tenant", a.Tenant), slog.String("agent", a.ID))
+		return connect.NewError(connect.CodeAborted, errors.New("another certificate has followed: come back by the enrolled key"))
+	case errors.Is(err, control.ErrKeyKnown):
+		return connect.NewError(connect.CodeAlreadyExists, errors.New("the key has had a certificate: make another"))
+	}
+	s.cfg.Log.ErrorContext(ctx, "cannot answer an agent", slog.String("call", what), slog.String("tenant", a.Tenant), slog.String("agent", a.ID), slog.Any("error", err))
+	code, text := connect.CodeInternal, "the aggregator could not do it; its log says why"
+	if control.Retryable(err) || ctx.Err() != nil {
+		code, text = connect.CodeUnavailable, "the aggregator's store does not answer just now: try again"
+	}
+	return connect.NewError(code, errors.New(text))
+}
