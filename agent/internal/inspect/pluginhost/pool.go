@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 
 	"github.com/cavra/cavra/schemas/predicate"
 	"github.com/cavra/cavra/sdk/plugin"
@@ -35,6 +36,9 @@ type worker struct {
 // that a program that cannot work is known before anything is scanned. The
 // caller closes the pools.
 func (h *Host) Scanners(ctx context.Context) ([]*Pool, error) {
+	if err := plugin.Sweep(); err != nil && h.cfg.Logger != nil {
+		h.cfg.Logger.WarnContext(ctx, "what killed agents have left in the temporary folder stays", slog.Any("error", err))
+	}
 	programs, err := h.programs(KindScanner, "")
 	if err != nil {
 		return nil, err
