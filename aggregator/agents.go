@@ -24,13 +24,9 @@ type agents struct {
 	address string
 }
 
-// openAgents opens the authority and listens. Close it.
-func openAgents(ctx context.Context, cfg Config, store *control.Store) (*agents, error) {
+// openAgents listens. Close it.
+func openAgents(ctx context.Context, cfg Config, store *control.Store, authority *ca.Authority) (*agents, error) {
 	set := cfg.Settings
-	authority, err := ca.Open(set.Authority())
-	if err != nil {
-		return nil, err
-	}
 	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", set.Agents.Listen)
 	if errors.Is(err, syscall.EADDRINUSE) {
 		return nil, fmt.Errorf("the port of %s is in use: stop what uses it, or let agents call elsewhere with --agents-listen", set.Agents.Listen)

@@ -10,6 +10,7 @@ package aggregator
 import (
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -22,6 +23,7 @@ import (
 
 	"github.com/cavra/cavra/aggregator/internal/access"
 	"github.com/cavra/cavra/aggregator/internal/admit"
+	"github.com/cavra/cavra/aggregator/internal/ca"
 	"github.com/cavra/cavra/aggregator/internal/clickhouse"
 	"github.com/cavra/cavra/aggregator/internal/config"
 	"github.com/cavra/cavra/aggregator/internal/control"
@@ -56,8 +58,10 @@ type Aggregator struct {
 	ingest   *ingest.Ingest
 	gate     *access.Gate
 	agents   *agents
-	enrol    *enrol.Service
-	service  *serve.Service
+	// authority is nil where there is no service for agents.
+	authority *ca.Authority
+	enrol     *enrol.Service
+	service   *serve.Service
 }
 
 // New checks the configuration. It touches neither disk nor network.
@@ -88,7 +92,12 @@ func (a *Aggregator) Run(ctx context.Context, started func(Address)) (err error)
 	services, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	group, services := errgroup.WithContext(services)
-	if err := a.embedded.start(services, group, a.cfg); err != nil {
+	if a.cfg.Settings.ServesAgents() {
+		if a.authority, err = ca.Open(a.cfg.Settings.Authority()); err != nil {
+			return err
+		}
+	}
+	if err := a.embedded.start(services, group, a.cfg, a.authority); err != nil {
 		stop()
 		return errors.Join(err, group.Wait())
 	}
@@ -186,6 +195,9 @@ func (a *Aggregator) kafka() (kafka.Config, error) {
 	// One member alone: a killed one's place is free soon.
 	c.SessionTimeout, c.RebalanceTimeout = embeddedSession, embeddedSession
 	c.SASL = kafka.SASL{Mechanism: kafka.ScramSHA256, Username: superuser, Password: a.embedded.password}
+	if a.cfg.Settings.Embedded.TLS {
+		c.TLS = &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: a.authority.Pool()}
+	}
 	return c, c.Validate()
 }
 
@@ -230,8 +242,8 @@ func (a *Aggregator) openDocuments(ctx context.Context) error {
 		return err
 	}
 	enrolment := enrol.Config{Store: a.store, Kafka: a.admin, Cluster: cluster, Log: a.cfg.Log}
-	if set.ServesAgents() {
-		if a.agents, err = openAgents(ctx, a.cfg, a.store); err != nil {
+	if a.authority != nil {
+		if a.agents, err = openAgents(ctx, a.cfg, a.store, a.authority); err != nil {
 			return err
 		}
 		enrolment.Certifier = a.agents.contact
@@ -263,7 +275,11 @@ func (a *Aggregator) tokenDir() string {
 func (a *Aggregator) cluster() (enrol.Cluster, error) {
 	set := a.cfg.Settings
 	if set.EmbeddedKafka() {
-		return enrol.Cluster{Brokers: []string{a.embedded.broker.Addr()}, Topic: topic.Statements}, nil
+		c := enrol.Cluster{Brokers: []string{a.embedded.broker.Addr()}, Topic: topic.Statements}
+		if set.Embedded.TLS {
+			c.TLS, c.CAPEM = true, a.authority.Bundle()
+		}
+		return c, nil
 	}
 	c := enrol.Cluster{Brokers: set.Kafka.AgentBrokers, Topic: topic.Statements, TLS: set.Kafka.TLS}
 	if len(c.Brokers) == 0 {

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/cavra/cavra/aggregator/internal/ca"
 	engine "github.com/cavra/cavra/aggregator/internal/embedded/clickhouse"
 	broker "github.com/cavra/cavra/aggregator/internal/embedded/kafka"
 	"github.com/cavra/cavra/schemas/topic"
@@ -36,7 +37,7 @@ type embedded struct {
 }
 
 // start runs what is not configured elsewhere, and returns once it is ready.
-func (e *embedded) start(ctx context.Context, group *errgroup.Group, cfg Config) error {
+func (e *embedded) start(ctx context.Context, group *errgroup.Group, cfg Config, authority *ca.Authority) error {
 	set := cfg.Settings
 	if set.EmbeddedClickHouse() {
 		library, err := library(set.Embedded.EngineLibrary)
@@ -60,6 +61,9 @@ func (e *embedded) start(ctx context.Context, group *errgroup.Group, cfg Config)
 	c.Dir, c.Port, c.Superuser, c.Password, c.Log = filepath.Join(set.Embedded.Dir, "kafka"), set.Embedded.KafkaPort, superuser, e.password, cfg.Log
 	if c.MaxConnections, err = connections(); err != nil {
 		return err
+	}
+	if set.Embedded.TLS {
+		c.TLS = authority.BrokerTLS()
 	}
 	c.Topics = []broker.Topic{{Name: topic.Statements, Partitions: set.Kafka.Partitions}}
 	if e.broker, err = broker.New(c); err != nil {

@@ -3,6 +3,8 @@ package aggregator
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"log/slog"
@@ -36,9 +38,12 @@ type whole struct {
 	stop  func()
 }
 
-func start(tb testing.TB, dir string) *whole {
+func start(tb testing.TB, dir string, with ...func(*config.Config)) *whole {
 	tb.Helper()
 	set := config.Default()
+	for _, w := range with {
+		w(&set)
+	}
 	set.Agents.Listen = "127.0.0.1:0"
 	set.Listen, set.Embedded.Dir, set.Embedded.KafkaPort, set.Embedded.EngineLibrary = "127.0.0.1:0", dir, 0, enginetest.Library(tb)
 	a, err := New(Config{Settings: set, Version: "test", Log: slog.New(slog.NewTextHandler(tb.Output(), nil))})
@@ -138,6 +143,11 @@ func (w *whole) writer(access *enrolv1.KafkaAccess) *kafkago.Writer {
 		Addr: kafkago.TCP(w.at.Kafka), Topic: access.GetTopic(), RequiredAcks: kafkago.RequireAll,
 		BatchTimeout: time.Millisecond, MaxAttempts: 1, Transport: &kafkago.Transport{SASL: mechanism},
 	}
+	if access.GetTls() {
+		roots := x509.NewCertPool()
+		roots.AppendCertsFromPEM([]byte(access.GetCaPem()))
+		out.Transport = &kafkago.Transport{SASL: mechanism, TLS: &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: roots}}
+	}
 	w.tb.Cleanup(func() {
 		if err := out.Close(); err != nil {
 			w.tb.Error(err)
@@ -182,5 +192,56 @@ func TestARevokedAgentIsKeptOffTheBroker(t *testing.T) {
 	}
 	if err := write(t, w.writer(w.enrol(agent.GetAgent()).GetKafka())); err != nil {
 		t.Errorf("enrolled anew: %v", err)
+	}
+}
+
+// TestTheEmbeddedBrokerOverTLS: agents are given the authority that its
+// certificate is of, and nobody is served without.
+func TestTheEmbeddedBrokerOverTLS(t *testing.T) {
+	w := start(t, t.TempDir(), func(c *config.Config) { c.Embedded.TLS = true })
+	access := w.enrol("").GetKafka()
+	if err := write(t, w.writer(access)); err != nil {
+		t.Errorf("an agent: %v", err)
+	}
+	plain := &enrolv1.KafkaAccess{Topic: access.GetTopic(), Username: access.GetUsername(), Password: access.GetPassword()}
+	if err := write(t, w.writer(plain)); err == nil {
+		t.Error("it was served in the clear")
+	}
+	// The aggregator itself reads over TLS as well: what was written is taken in,
+	// and refused for what it is.
+	deadline := time.Now().Add(time.Minute)
+	for {
+		var list struct {
+			Refused []struct{ Reason string }
+		}
+		w.get("/v1/quarantine?unattributed=true", &list)
+		if len(list.Refused) > 0 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("what was written has not been taken in within a minute")
+		}
+		<-time.After(50 * time.Millisecond)
+	}
+}
+
+// get asks the API.
+func (w *whole) get(path string, out any) {
+	w.tb.Helper()
+	req, err := http.NewRequestWithContext(w.tb.Context(), http.MethodGet, w.at.URL+path, nil)
+	if err != nil {
+		w.tb.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+w.token)
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		w.tb.Fatal(err)
+	}
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		w.tb.Fatalf("GET %s: %s", path, res.Status)
+	}
+	if err := json.NewDecoder(res.Body).Decode(out); err != nil {
+		w.tb.Fatal(err)
 	}
 }

@@ -147,6 +147,8 @@ type login struct {
 	Address  string `json:"address"`
 	Username string `json:"username"`
 	Password string `json:"password"`
+	// CA is the authority of a service that speaks TLS, PEM.
+	CA string `json:"ca,omitempty"`
 }
 
 // publishAddress writes the address and the services into the embedded folder.
@@ -157,7 +159,10 @@ func (a *Aggregator) publishAddress(ctx context.Context, address Address) error 
 	}
 	var s services
 	if a.embedded.broker != nil {
-		s.Kafka = &login{a.embedded.broker.Addr(), superuser, a.embedded.password}
+		s.Kafka = &login{Address: a.embedded.broker.Addr(), Username: superuser, Password: a.embedded.password}
+		if a.cfg.Settings.Embedded.TLS {
+			s.Kafka.CA = a.authority.Bundle()
+		}
 	}
 	if a.embedded.engine != nil {
 		at, err := a.embedded.engine.Addr(ctx)
@@ -165,7 +170,7 @@ func (a *Aggregator) publishAddress(ctx context.Context, address Address) error 
 			return err
 		}
 		user, password := a.embedded.engine.Credentials()
-		s.ClickHouse = &login{at, user, password}
+		s.ClickHouse = &login{Address: at, Username: user, Password: password}
 	}
 	for name, document := range map[string]any{ServicesFile: s, AddressFile: address} {
 		b, err := json.MarshalIndent(document, "", "  ")

@@ -18,6 +18,7 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"net"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -282,6 +283,9 @@ func (a *Authority) Life() time.Duration { return a.cfg.Life }
 // Bundle is what agents have to believe, PEM.
 func (a *Authority) Bundle() string { return a.bundle }
 
+// Pool is what agents have to believe.
+func (a *Authority) Pool() *x509.CertPool { return a.pool }
+
 // ServerName is what the service's certificate names, whatever its address.
 func (a *Authority) ServerName() string { return "aggregator." + a.cfg.TrustDomain }
 
@@ -294,6 +298,15 @@ func (a *Authority) ServerTLS() *tls.Config {
 		NextProtos:     []string{"h2", "http/1.1"},
 		// A connection is verified anew, each time.
 		SessionTicketsDisabled: true,
+	}
+}
+
+// BrokerTLS is the configuration of the embedded broker, whose clients log in
+// by a password.
+func (a *Authority) BrokerTLS() *tls.Config {
+	return &tls.Config{
+		MinVersion: tls.VersionTLS13, Time: a.cfg.Now,
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return a.ServerCertificate() },
 	}
 }
 
@@ -315,7 +328,9 @@ func (a *Authority) ServerCertificate() (*tls.Certificate, error) {
 		return nil, err
 	}
 	c := &x509.Certificate{
-		SerialNumber: serial, Subject: pkix.Name{CommonName: a.ServerName()}, DNSNames: []string{a.ServerName()},
+		SerialNumber: serial, Subject: pkix.Name{CommonName: a.ServerName()},
+		// The embedded broker, which is on this machine alone, is called by address.
+		DNSNames: []string{a.ServerName(), "localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback},
 		NotBefore: later(now.Add(-before), a.issuer.NotBefore), NotAfter: now.Add(serverLife), BasicConstraintsValid: true,
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 		URIs: []*url.URL{{Scheme: "spiffe", Host: a.cfg.TrustDomain, Path: "/aggregator"}},

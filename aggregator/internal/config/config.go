@@ -110,6 +110,8 @@ type Embedded struct {
 	Dir string `yaml:"dir"`
 	// KafkaPort is the broker's port on 127.0.0.1; 0 takes a free one.
 	KafkaPort int `yaml:"kafka_port"`
+	// TLS makes the broker speak TLS, with a certificate of the agents' authority.
+	TLS bool `yaml:"tls"`
 	// EngineLibrary is the path of libchdb.so; empty looks beside the program.
 	EngineLibrary string `yaml:"engine_library"`
 	// MaxBytes bounds the folder. Past it the aggregator takes in nothing more
@@ -199,6 +201,9 @@ func (c Config) Validate() error {
 	}
 	if c.Embedded.KafkaPort < 0 || c.Embedded.KafkaPort > 65535 {
 		errs = append(errs, fmt.Errorf("embedded.kafka_port: %d is no port", c.Embedded.KafkaPort))
+	}
+	if c.Embedded.TLS && !c.EmbeddedKafka() {
+		errs = append(errs, errors.New("embedded.tls: it is for the broker in this program, and kafka.brokers names others: set kafka.tls"))
 	}
 	if c.Control.SQLite != "" && c.Control.PostgreSQLFile != "" {
 		errs = append(errs, errors.New("control: set either sqlite or postgresql_file, not both"))

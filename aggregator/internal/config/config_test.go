@@ -28,6 +28,12 @@ func TestLoadRefuses(t *testing.T) {
 		"no port":                   {"embedded: {dir: /d}\nlisten: localhost\n", "want host:port"},
 		"a folder without room":     {"embedded: {dir: /d, max_bytes: 5}\n", "embedded.max_bytes"},
 		"a port that is not a port": {"embedded: {dir: /d, kafka_port: 70000}\n", "embedded.kafka_port"},
+		"half an authority":         {"embedded: {dir: /d}\nagents: {ca_key: k}\n", "set both ca_certificate and ca_key"},
+		"agents with nowhere to go": {"embedded: {dir: /d}\nagents: {listen: \"0.0.0.0:8481\"}\n", "agents.address"},
+		"no trust domain":           {"embedded: {dir: /d}\nagents: {trust_domain: Acme_Inc}\n", "agents.trust_domain"},
+		"a certificate for ever":    {"embedded: {dir: /d}\nagents: {certificate_life: 90000h}\n", "agents.certificate_life"},
+		"no time span":              {"embedded: {dir: /d}\nagents: {certificate_life: 1 day}\n", "no time span"},
+		"TLS of others' brokers":    {"embedded: {dir: /d, tls: true}\nkafka: {brokers: [\"k:9093\"]}\n", "embedded.tls"},
 		"a short overlap of keys":   {"embedded: {dir: /d}\nkeys: {overlap_days: 6}\n", "keys.overlap_days"},
 	} {
 		file := filepath.Join(t.TempDir(), "aggregator.yaml")
