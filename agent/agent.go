@@ -67,9 +67,10 @@ type Agent struct {
 	started   time.Time
 	// owner is what this run calls itself in the spool's lock.
 	owner string
-	// lastRound is when the last round ended, and lastAck when the brokers last
-	// acknowledged something, in milliseconds since 1970; 0 for never.
-	lastRound, lastAck atomic.Int64
+	// lastRound is when the last round ended, lastComplete when the last one did
+	// that could list everything, and lastAck when the brokers last acknowledged
+	// something, in milliseconds since 1970; 0 for never.
+	lastRound, lastComplete, lastAck atomic.Int64
 }
 
 // Open loads the identity, opens the spool and starts the plugins. Close the
@@ -363,16 +364,23 @@ func (a *Agent) rounds(ctx context.Context) error {
 
 // round looks through every scope once.
 func (a *Agent) round(ctx context.Context) error {
+	complete := true
 	for _, s := range a.cfg.Settings.Scopes {
 		r, err := a.openRound(s)
 		if err != nil {
 			return err
 		}
-		if err := r.run(ctx); err != nil {
+		listed, err := r.run(ctx)
+		if err != nil {
 			return fmt.Errorf("round over %s: %w", s.Connector, err)
 		}
+		complete = complete && listed
 	}
-	a.lastRound.Store(time.Now().UnixMilli())
+	now := time.Now().UnixMilli()
+	a.lastRound.Store(now)
+	if complete {
+		a.lastComplete.Store(now)
+	}
 	return nil
 }
 
@@ -396,9 +404,9 @@ func (a *Agent) beat(ctx context.Context) error {
 	h := &predicate.Heartbeat{
 		AgentVersion: a.cfg.Version, RulesetVersion: a.maker.Ruleset.Version, Plugins: a.programs(), Sandbox: a.layers(),
 		StartedAt: predicate.At(a.started), SpoolStatements: stats.Statements, SpoolBytes: stats.Bytes,
-		Privacy: a.cfg.Settings.Privacy, Kept: a.keptHead(),
+		IntervalSeconds: uint64(time.Duration(a.cfg.Settings.Heartbeat) / time.Second), Privacy: a.cfg.Settings.Privacy, Kept: a.keptHead(),
 	}
-	h.LastRoundAt = milli(a.lastRound.Load())
+	h.LastRoundAt, h.LastCompleteAt = milli(a.lastRound.Load()), milli(a.lastComplete.Load())
 	_, err := a.spool.Append(ctx, h)
 	return err
 }

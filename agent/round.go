@@ -70,12 +70,13 @@ func (a *Agent) openRound(s config.Scope) (*round, error) {
 	return r, nil
 }
 
-func (r *round) run(ctx context.Context) error {
+// run reports whether everything could be listed.
+func (r *round) run(ctx context.Context) (complete bool, err error) {
 	started := time.Now()
 	r.flushedAt, r.savedAt = started, started
 	listing := discover.All(ctx, r.agent.connector[connectorOf(r.scope)], r.scope.Root, 0)
 	if ctx.Err() != nil {
-		return ctx.Err()
+		return false, ctx.Err()
 	}
 	if !listing.Complete() {
 		r.agent.cfg.Log.ErrorContext(ctx, "the listing is not complete: nothing is closed by this round", slog.Any("error", listing.Err),
@@ -83,16 +84,16 @@ func (r *round) run(ctx context.Context) error {
 	}
 	inspector, err := r.agent.inspector(r.scope)
 	if err != nil {
-		return err
+		return false, err
 	}
 	if err := inspector.Run(ctx, r.work(listing), func(res inspect.Result) error { return r.take(ctx, res) }); err != nil {
-		return err
+		return false, err
 	}
 	if err := r.flush(ctx); err != nil {
-		return err
+		return false, err
 	}
 	if err := r.tell(ctx, listing, started); err != nil {
-		return err
+		return false, err
 	}
 	for key, m := range r.seen.Marks {
 		if _, listed := r.marks[key]; !listed && listing.MayHold(key) {
@@ -100,7 +101,7 @@ func (r *round) run(ctx context.Context) error {
 		}
 	}
 	r.seen.Marks = r.marks
-	return r.save(ctx)
+	return listing.Complete(), r.save(ctx)
 }
 
 func first(paths []string) string {

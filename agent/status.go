@@ -104,8 +104,10 @@ func contactOf(s contact.Standing) *Contact {
 // Remembered is what an agent remembers over its end. An agent that is killed
 // forgets what came in its last moments: less than sayEvery.
 type Remembered struct {
-	// LastRound is when the last round ended.
-	LastRound *predicate.Time `json:"last_round_at,omitempty"`
+	// LastRound is when the last round ended, and LastComplete when the last one
+	// did that could list everything.
+	LastRound    *predicate.Time `json:"last_round_at,omitempty"`
+	LastComplete *predicate.Time `json:"last_complete_at,omitempty"`
 	// LastAck is when the brokers last acknowledged something.
 	LastAck *predicate.Time `json:"last_acknowledged_at,omitempty"`
 }
@@ -279,6 +281,9 @@ func (a *Agent) recall() error {
 	if last.LastRound != nil {
 		a.lastRound.Store(last.LastRound.Time().UnixMilli())
 	}
+	if last.LastComplete != nil {
+		a.lastComplete.Store(last.LastComplete.Time().UnixMilli())
+	}
 	if last.LastAck != nil {
 		a.lastAck.Store(last.LastAck.Time().UnixMilli())
 	}
@@ -327,7 +332,7 @@ func (a *Agent) standing() Standing {
 	if a.kept != nil {
 		out.keeps(a.kept.Stats())
 	}
-	out.LastRound, out.LastAck = milli(a.lastRound.Load()), milli(a.lastAck.Load())
+	out.LastRound, out.LastComplete, out.LastAck = milli(a.lastRound.Load()), milli(a.lastComplete.Load()), milli(a.lastAck.Load())
 	for _, c := range a.connector {
 		out.Refused += c.Refused()
 	}

@@ -54,8 +54,10 @@ type Heartbeat struct {
 	Plugins        []Scanner `json:"plugins"`
 	Sandbox        []Layer   `json:"sandbox"`
 	StartedAt      Time      `json:"started_at"`
-	// LastRoundAt is when the last round of discovery ended, if one has.
-	LastRoundAt *Time `json:"last_round_at,omitempty"`
+	// LastRoundAt is when the last round of discovery ended, if one has, and
+	// LastCompleteAt when the last one ended that could list everything.
+	LastRoundAt    *Time `json:"last_round_at,omitempty"`
+	LastCompleteAt *Time `json:"last_complete_at,omitempty"`
 	// SpoolStatements and SpoolBytes are what is signed and not acknowledged.
 	SpoolStatements uint64 `json:"spool_statements"`
 	SpoolBytes      uint64 `json:"spool_bytes"`
@@ -66,6 +68,65 @@ type Heartbeat struct {
 	// full-local: it tells how many statements there are, and binds them to this
 	// moment for whoever is shown them later.
 	Kept *ChainHead `json:"kept,omitempty"`
+	// IntervalSeconds is the time to the next heartbeat. It is 0 from an agent of
+	// before this member.
+	IntervalSeconds uint64 `json:"interval_seconds,omitempty"`
+	// Configuration is how the agent stands to the configurations that its
+	// aggregator pushes.
+	Configuration *Configuration `json:"configuration,omitempty"`
+}
+
+// Configuration is how an agent stands to the configurations that its aggregator
+// pushes.
+type Configuration struct {
+	// Remote says whether the installation takes any.
+	Remote bool `json:"remote"`
+	// Version is that of the one it runs with; 0 for its own alone.
+	Version uint64 `json:"version"`
+	// Refused is the last one that it did not take, if there is one since.
+	Refused *RefusedConfiguration `json:"refused,omitempty"`
+}
+
+// RefusedConfiguration is a pushed configuration that an agent did not take.
+type RefusedConfiguration struct {
+	// Version is what it says of itself; 0 where its signature did not say so.
+	Version uint64               `json:"version"`
+	Reason  ConfigurationRefusal `json:"reason"`
+}
+
+// ConfigurationRefusal is why a pushed configuration was not taken.
+type ConfigurationRefusal string
+
+// The refusals: by its envelope; by what it is bound to; and by what it sets.
+const (
+	ConfigurationTooLarge     ConfigurationRefusal = "too_large"
+	ConfigurationMalformed    ConfigurationRefusal = "malformed"
+	ConfigurationBadSignature ConfigurationRefusal = "bad_signature"
+	ConfigurationWrongTenant  ConfigurationRefusal = "wrong_tenant"
+	ConfigurationWrongAgent   ConfigurationRefusal = "wrong_agent"
+	ConfigurationRolledBack   ConfigurationRefusal = "rolled_back"
+	ConfigurationExpired      ConfigurationRefusal = "expired"
+	ConfigurationUnknown      ConfigurationRefusal = "unknown_setting"
+	ConfigurationLocal        ConfigurationRefusal = "local_setting"
+	ConfigurationOutOfBounds  ConfigurationRefusal = "out_of_bounds"
+)
+
+var configurationRefusals = []ConfigurationRefusal{
+	ConfigurationTooLarge, ConfigurationMalformed, ConfigurationBadSignature, ConfigurationWrongTenant, ConfigurationWrongAgent,
+	ConfigurationRolledBack, ConfigurationExpired, ConfigurationUnknown, ConfigurationLocal, ConfigurationOutOfBounds,
+}
+
+func (c *Configuration) validate() error {
+	if c.Version > maxCounter || !c.Remote && c.Version > 0 {
+		return fmt.Errorf("configuration.version: %d is out of range", c.Version)
+	}
+	if c.Refused == nil {
+		return nil
+	}
+	if c.Refused.Version > maxCounter {
+		return errors.New("configuration.refused.version: out of range")
+	}
+	return oneOf("configuration.refused.reason", c.Refused.Reason, configurationRefusals)
 }
 
 // PredicateType implements Predicate.
@@ -96,13 +157,19 @@ func (h *Heartbeat) Validate() error {
 	if err := validateLayers(h.Sandbox); err != nil {
 		return err
 	}
-	if h.StartedAt.IsZero() || h.LastRoundAt != nil && h.LastRoundAt.IsZero() {
-		return errors.New("started_at, last_round_at: missing")
+	if h.StartedAt.IsZero() || h.LastRoundAt != nil && h.LastRoundAt.IsZero() || h.LastCompleteAt != nil && h.LastCompleteAt.IsZero() {
+		return errors.New("started_at, last_round_at, last_complete_at: missing")
 	}
-	if h.SpoolStatements > maxCounter || h.SpoolBytes > maxCounter {
-		return errors.New("spool: out of range")
+	if h.SpoolStatements > maxCounter || h.SpoolBytes > maxCounter || h.IntervalSeconds > maxCounter {
+		return errors.New("spool, interval_seconds: out of range")
 	}
-	return h.validatePrivacy()
+	if err := h.validatePrivacy(); err != nil {
+		return err
+	}
+	if h.Configuration == nil {
+		return nil
+	}
+	return h.Configuration.validate()
 }
 
 func (h *Heartbeat) validatePrivacy() error {

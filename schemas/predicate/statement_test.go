@@ -58,8 +58,10 @@ func samples() map[string]Predicate {
 				{Path: Name{Plain: "a/<b>.pkl"}, Digest: DigestOf([]byte("x")), Bundle: DigestOf([]byte("b")), Size: 40},
 				{Name: &keyed, Version: &Name{Plain: "1"}, Path: keyed, Size: 0, Problem: PermissionDenied}},
 		},
-		"gap":             &Gap{Link: link(5), Cause: SpoolCorrupt, Frames: 3, Bytes: 900},
-		"heartbeat":       &Heartbeat{Link: link(6), AgentVersion: "0.1.0", RulesetVersion: "1.0.0", Plugins: []Scanner{tool}, Sandbox: []Layer{LayerProcess}, StartedAt: moment(0), LastRoundAt: &at, SpoolStatements: 1, SpoolBytes: 2},
+		"gap":       &Gap{Link: link(5), Cause: SpoolCorrupt, Frames: 3, Bytes: 900},
+		"heartbeat": &Heartbeat{Link: link(6), AgentVersion: "0.1.0", RulesetVersion: "1.0.0", Plugins: []Scanner{tool}, Sandbox: []Layer{LayerProcess}, StartedAt: moment(0), LastRoundAt: &at, SpoolStatements: 1, SpoolBytes: 2},
+		"heartbeat-configured": &Heartbeat{Link: link(8), AgentVersion: "0.1.0", RulesetVersion: "1.0.0", Plugins: []Scanner{tool}, Sandbox: []Layer{LayerProcess}, StartedAt: moment(0), LastRoundAt: &at, LastCompleteAt: &at,
+			IntervalSeconds: 300, Privacy: Strict, Configuration: &Configuration{Remote: true, Version: 3, Refused: &RefusedConfiguration{Version: 4, Reason: ConfigurationLocal}}},
 		"heartbeat-first": &Heartbeat{Link: link(7), AgentVersion: "0.1.0", RulesetVersion: "1.0.0", Plugins: []Scanner{}, Sandbox: []Layer{}, StartedAt: moment(0)},
 		"heartbeat-kept":  &Heartbeat{Link: link(8), AgentVersion: "0.1.0", RulesetVersion: "1.0.0", Plugins: []Scanner{}, Sandbox: []Layer{}, StartedAt: moment(0), Privacy: FullLocal, Kept: &ChainHead{Epoch: 1, Sequence: 9, Digest: DigestOf([]byte("kept"))}},
 		"epoch":           &Epoch{Link: link(1), Cause: Reenrolled, Algorithm: Ed25519, Last: &ChainHead{Epoch: 1, Sequence: 17, Digest: DigestOf([]byte("head"))}},
@@ -146,6 +148,13 @@ func refusals(t *testing.T) map[string][]byte {
 	edit("cause-in-free-words", "gap", `"cause":"spool_corrupt"`, `"cause":"disk died"`)
 	edit("kept-by-another-level", "heartbeat-kept", `"privacy":"full-local"`, `"privacy":"strict"`)
 	edit("privacy-unknown", "heartbeat-kept", `"privacy":"full-local"`, `"privacy":"open"`)
+	const conf = "heartbeat-configured"
+	edit("configuration-refused-in-free-words", conf, `"reason":"local_setting"`, `"reason":"scopes: /srv/secret"`)
+	edit("configuration-without-version", conf, `"remote":true,"version":3,`, `"remote":true,`)
+	edit("configuration-with-a-setting", conf, `"remote":true,`, `"remote":true,"interval":"5m",`)
+	edit("configuration-although-it-takes-none", conf, `"remote":true`, `"remote":false`)
+	edit("interval-negative", conf, `"interval_seconds":300`, `"interval_seconds":-1`)
+	edit("last-complete-round-in-free-words", conf, `"last_complete_at":"`, `"last_complete_at":"yesterday `)
 	all["trailing-bytes"] = []byte(text["gap"] + "\n")
 	all["cut-short"] = []byte(text["gap"][:len(text["gap"])-1])
 	all["empty"] = []byte{}
@@ -161,6 +170,7 @@ var schemaBlind = map[string]bool{
 	"sandbox-out-of-order": true, "finished-before-started": true, "part-past-parts": true, "first-with-a-predecessor": true,
 	"epoch-not-first": true, "kept-by-another-level": true, "trailing-bytes": true,
 	"key-of-other-bytes": true, "key-that-never-ends": true, "key-that-ends-before": true,
+	"configuration-although-it-takes-none": true,
 }
 
 func compileSchemas(t *testing.T) func(predicateType string) *jsonschema.Schema {
