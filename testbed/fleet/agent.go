@@ -32,6 +32,7 @@ const (
 	batchBytes   = 4 << 20
 	version      = "0.1.0"
 	proofPrefix  = "cavra-enrol-v1\n"
+	enrolTries   = 5
 )
 
 // agent is a simulated agent: everything but the scanning and the disk.
@@ -41,22 +42,38 @@ type agent struct {
 	access *enrolv1.EnrolResponse
 	writer *kafka.Writer
 
-	started time.Time
+	started  time.Time
+	interval time.Duration
 	mu      sync.Mutex // one batch is under way at a time
 	head    chain.Head
 	acked   uint64
 }
 
-func newAgent(name string) (*agent, error) {
+func newAgent(name string, interval time.Duration) (*agent, error) {
 	key, err := identity.Generate(predicate.Ed25519)
 	if err != nil {
 		return nil, err
 	}
-	return &agent{name: name, key: key, started: time.Now()}, nil
+	return &agent{name: name, key: key, started: time.Now(), interval: interval}, nil
 }
 
-// enrol exchanges a join token over a connection of its own.
-func (a *agent) enrol(ctx context.Context, server, token string) error {
+// enrol exchanges a join token over a connection of its own, again where the
+// aggregator says so. It returns how often it tried in vain.
+func (a *agent) enrol(ctx context.Context, server, token string) (failed int, err error) {
+	for pause := time.Second; ; pause *= 2 {
+		err := a.enrolOnce(ctx, server, token)
+		if connect.CodeOf(err) != connect.CodeUnavailable || failed == enrolTries || ctx.Err() != nil {
+			return failed, err
+		}
+		failed++
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+		}
+	}
+}
+
+func (a *agent) enrolOnce(ctx context.Context, server, token string) error {
 	transport := &http.Transport{DisableKeepAlives: true}
 	client := enrolv1connect.NewEnrolmentServiceClient(&http.Client{Transport: transport, Timeout: time.Minute}, server)
 	der, err := a.key.Public().DER()
@@ -176,7 +193,8 @@ func (a *agent) heartbeat(l predicate.Link) predicate.Predicate {
 	return &predicate.Heartbeat{
 		Link: l, AgentVersion: version, RulesetVersion: "1.0.0", Plugins: plugins,
 		Sandbox:   []predicate.Layer{predicate.LayerEmptyEnv, predicate.LayerLandlock, predicate.LayerNetwork, predicate.LayerNoNewPrivs, predicate.LayerProcess, predicate.LayerRlimits, predicate.LayerSeccomp},
-		StartedAt: predicate.At(a.started), LastRoundAt: &now,
+		StartedAt: predicate.At(a.started), LastRoundAt: &now, LastCompleteAt: &now,
+		IntervalSeconds: uint64(a.interval / time.Second), Privacy: predicate.Strict,
 	}
 }
 

@@ -117,7 +117,7 @@ func (r *run) enrolAll(ctx, _ context.Context) error {
 	tokens := make([]string, r.Agents)
 	r.agents = make([]*agent, r.Agents)
 	err := r.each(ctx, 16, func(ctx context.Context, i int) (err error) {
-		if r.agents[i], err = newAgent(fmt.Sprintf("node-%05d", i)); err != nil {
+		if r.agents[i], err = newAgent(fmt.Sprintf("node-%05d", i), r.Heartbeat); err != nil {
 			return err
 		}
 		tokens[i], err = r.aggregator.MakeJoinToken(ctx, r.agents[i].name)
@@ -130,7 +130,9 @@ func (r *run) enrolAll(ctx, _ context.Context) error {
 	before, began := r.usage(), time.Now()
 	r.result.Idle = before
 	if err := r.each(ctx, enrolling, func(ctx context.Context, i int) error {
-		return r.agents[i].enrol(ctx, r.aggregator.URL(), tokens[i])
+		failed, err := r.agents[i].enrol(ctx, r.aggregator.URL(), tokens[i])
+		r.failed.Add(int64(failed))
+		return err
 	}); err != nil {
 		return err
 	}

@@ -75,6 +75,9 @@ type Store struct {
 	read, change *sql.DB
 	now          func() time.Time
 	overlap      time.Duration
+	// queue is who writes, where one can at a time: a pool of connections hands
+	// its own out in no order, so that under load some would never get it.
+	queue chan struct{}
 }
 
 // Open connects, brings the schema up to date, and returns the store. A schema
@@ -132,6 +135,7 @@ func (s *Store) openSQLite(path string) error {
 		return err
 	}
 	s.change.SetMaxOpenConns(1)
+	s.queue = make(chan struct{}, 1)
 	if s.read, err = sql.Open("sqlite", base+pragmas+"&_pragma=query_only(1)"); err != nil {
 		return err
 	}
@@ -190,6 +194,14 @@ func (s *Store) write(ctx context.Context, f func(*sql.Tx) error) error {
 }
 
 func (s *Store) writeOnce(ctx context.Context, f func(*sql.Tx) error) error {
+	if s.queue != nil {
+		select {
+		case s.queue <- struct{}{}:
+			defer func() { <-s.queue }()
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 	tx, err := s.change.BeginTx(ctx, nil)
 	if err != nil {
 		return err
