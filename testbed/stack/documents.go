@@ -52,10 +52,13 @@ type Exposure struct {
 
 // AgentState is an entry of GET /v1/agents.
 type AgentState struct {
-	ID         string  `json:"id"`
-	Name       string  `json:"name"`
-	Status     string  `json:"status"`
-	Privacy    string  `json:"privacy"`
+	ID       string `json:"id"`
+	Name     string `json:"name"`
+	Status   string `json:"status"`
+	Privacy  string `json:"privacy"`
+	Troubles []struct {
+		Kind string `json:"kind"`
+	} `json:"troubles"`
 	Statements uint64  `json:"statements"`
 	Replayed   uint64  `json:"replayed"`
 	Chains     []Chain `json:"chains"`
@@ -112,27 +115,26 @@ func (a *Aggregator) Posture(ctx context.Context) (Posture, error) {
 	return p, err
 }
 
-// Agents asks for the agents.
+// Agents asks for all agents, page by page, the worst first.
 func (a *Aggregator) Agents(ctx context.Context) ([]AgentState, error) {
-	var list struct {
-		Agents []AgentState `json:"agents"`
-	}
-	err := a.Get(ctx, "/v1/agents", nil, &list)
-	return list.Agents, err
+	var out []AgentState
+	err := a.pages(ctx, "/v1/agents", url.Values{"limit": {"500"}}, func(b []byte) (uint32, error) {
+		var page struct {
+			Agents []AgentState `json:"agents"`
+			Next   uint32       `json:"next"`
+		}
+		err := json.Unmarshal(b, &page)
+		out = append(out, page.Agents...)
+		return page.Next, err
+	})
+	return out, err
 }
 
 // Agent asks for one agent.
 func (a *Aggregator) Agent(ctx context.Context, id string) (AgentState, error) {
-	list, err := a.Agents(ctx)
-	if err != nil {
-		return AgentState{}, err
-	}
-	for _, s := range list {
-		if s.ID == id {
-			return s, nil
-		}
-	}
-	return AgentState{}, fmt.Errorf("agent %s is not among the %d that the API lists", id, len(list))
+	var s AgentState
+	err := a.Get(ctx, "/v1/agents/"+url.PathEscape(id), nil, &s)
+	return s, err
 }
 
 // AwaitHead waits until the aggregator's chain of an agent ends, without a gap,

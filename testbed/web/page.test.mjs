@@ -111,7 +111,7 @@ test('the overview has the figures of the API', async () => {
       '#fail': p.artifacts.fail, '#warn': p.artifacts.warn, '#error': p.artifacts.error, '#unassessed': p.artifacts.unassessed, '#pass': p.artifacts.pass,
       '#exposures': p.exposures.total, '#critical': p.exposures.critical, '#high': p.exposures.high, '#medium': p.exposures.medium, '#low': p.exposures.low, '#info': p.exposures.info,
       '#linked': p.statements.linked, '#early': p.statements.early, '#forked': p.statements.forked, '#replayed': p.statements.replayed, '#refused': p.statements.refused,
-      '#online': p.agents.online, '#stale': p.agents.stale, '#never': p.agents.never,
+      '#online': p.agents.online, '#stale': p.agents.stale, '#silent': p.agents.silent, '#never': p.agents.never,
     })) assert.equal(await number(page, selector), want, selector);
     break;
   }
@@ -152,6 +152,28 @@ test('the filters of the exposures are those of the API', async () => {
     await page.goto(base + '/exposures' + query);
     assert.equal(await page.locator('tbody tr').count(), exposures.length, query);
   }
+  await page.context().close();
+});
+
+test('the fleet has the figures and the filters of the API', async () => {
+  const page = await open();
+  await login(page);
+  for (const query of ['', '?status=online', '?status=silent', '?trouble=less_isolated', '?q=demo', '?q=no-such-agent']) {
+    const { agents, total, fleet } = await json('/v1/agents' + query);
+    await page.goto(base + '/agents' + query);
+    assert.equal(await page.locator('table.agents tbody tr').count(), agents.length, query);
+    if (agents.length > 0) assert.equal(await page.textContent('table.agents tbody th a'), agents[0].name, query);
+    for (const word of ['online', 'stale', 'silent', 'never', 'revoked']) assert.equal(await number(page, '#' + word), fleet.agents[word], word);
+    for (const t of fleet.troubles) assert.equal(await number(page, '#' + t.kind), t.agents, t.kind);
+    assert.ok(total >= agents.length);
+  }
+  await page.goto(base + '/agents');
+  const { agents: [first] } = await json('/v1/agents');
+  await page.fill('#q', first.id);
+  await page.click('form.search button');
+  assert.equal(new URL(page.url()).search, '?q=' + first.id);
+  await page.click(`a[href="/agents/${first.id}"]`);
+  assert.match(await page.textContent('h1'), new RegExp(first.name));
   await page.context().close();
 });
 
@@ -211,7 +233,7 @@ for (const [width, colorScheme] of [[1280, 'light'], [1280, 'dark'], [375, 'ligh
     const { agents } = await json('/v1/agents');
     const page = await open({ viewport: { width, height: 900 }, colorScheme });
     await page.goto(base + '/login');
-    const pages = ['/', '/artifacts', '/artifacts/' + artifact.digest, '/statements/' + artifact.statement, '/exposures', '/agents', '/quarantine', ...agents.slice(0, 2).map((a) => '/agents/' + a.id)];
+    const pages = ['/', '/artifacts', '/artifacts/' + artifact.digest, '/statements/' + artifact.statement, '/exposures', '/agents', '/agents?trouble=less_isolated', '/quarantine', ...agents.slice(0, 2).map((a) => '/agents/' + a.id)];
     const check = async (path) => {
       const overflow = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
       assert.ok(overflow <= 0, `${path} is ${overflow} px too wide`);

@@ -117,6 +117,28 @@ func TestExportFollowsThePages(t *testing.T) {
 	}
 }
 
+func TestAgents(t *testing.T) {
+	f := servetest.Start(t)
+	flags := running(t, f, nil)
+	shown, err := run(t, append([]string{"agents", "--limit", "2"}, flags...)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"Fleet of 5 agents", "│ critical │ forked", "2 of 5 agents", "network_namespace", "cavra-formats sha256:", "More: --offset 2"} {
+		if !strings.Contains(shown, want) {
+			t.Errorf("the fleet does not show %q:\n%s", want, shown)
+		}
+	}
+	var list serve.AgentList
+	raw, err := run(t, append([]string{"agents", "--all", "--trouble", "less_isolated", "--format", "json"}, flags...)...)
+	if err == nil {
+		err = json.Unmarshal([]byte(raw), &list)
+	}
+	if err != nil || len(list.Agents) != 3 || list.Total != 3 || list.Fleet.Agents.Total != 5 {
+		t.Errorf("those that are less isolated: %v, %+v", err, list)
+	}
+}
+
 func TestAgentsRevoke(t *testing.T) {
 	f := servetest.Start(t)
 	flags := running(t, f, nil)

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
@@ -91,7 +90,7 @@ func postureTables(w io.Writer, p serve.Posture, worst []serve.Artifact) {
 	t.AppendRow(table.Row{"artifacts", a.Total, count("pass", a.Pass), count("warn", a.Warn), count("fail", a.Fail), count("error", a.Error), count("unassessed", a.Unassessed)})
 	t.AppendRow(table.Row{"open exposures", e.Total, count("critical", e.Critical), count("high", e.High), count("medium", e.Medium), count("low", e.Low), count("info", e.Info)})
 	t.AppendRow(table.Row{"references", p.References.Total, count("unreadable", p.References.Unreadable)})
-	t.AppendRow(table.Row{"agents", p.Agents.Total, count("online", p.Agents.Online), count("stale", p.Agents.Stale), count("never", p.Agents.Never), count("revoked", p.Agents.Revoked)})
+	t.AppendRow(table.Row{"agents", p.Agents.Total, count("online", p.Agents.Online), count("stale", p.Agents.Stale), count("silent", p.Agents.Silent), count("never", p.Agents.Never), count("revoked", p.Agents.Revoked)})
 	st := p.Statements
 	t.AppendRow(table.Row{"statements", st.Linked + st.Early + st.Forked, count("linked", st.Linked), count("early", st.Early), count("forked", st.Forked), count("replayed", st.Replayed), count("refused", st.Refused)})
 	t.Render()
@@ -106,56 +105,6 @@ func postureTables(w io.Writer, p serve.Posture, worst []serve.Artifact) {
 }
 
 func count(word string, n uint64) string { return strconv.FormatUint(n, 10) + " " + word }
-
-func agentsCommand() *cobra.Command {
-	var c client
-	var s shown
-	cmd := &cobra.Command{
-		Use:     "agents",
-		Short:   "List the agents, their chains, gaps and forks; revoke one",
-		Example: "  cavra-aggregator agents --token-file ./data/admin.token\n  cavra-aggregator agents revoke a1b2c3 --token-file ./data/admin.token",
-		Args:    cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			var list serve.AgentList
-			if err := c.get(cmd.Context(), "/v1/agents", nil, &list); err != nil {
-				return err
-			}
-			return s.print(cmd.OutOrStdout(), list, func(w io.Writer) {
-				t := newTable(w, "Agents", "id", "name", "status", "version", "last seen", "epoch", "head", "gaps", "forks", "replayed")
-				for _, a := range list.Agents {
-					seen := "never"
-					if a.LastSeen != nil {
-						seen = a.LastSeen.Format("2006-01-02 15:04:05Z")
-					}
-					row := table.Row{a.ID, visible(a.Name), a.Status, a.Version, seen, "", "", "", "", a.Replayed}
-					if n := len(a.Chains); n > 0 {
-						last := a.Chains[n-1]
-						row[5], row[6], row[7], row[8] = last.Epoch, last.HeadSequence, len(last.Gaps), len(last.Forks)
-					}
-					t.AppendRow(row)
-				}
-				t.Render()
-			})
-		},
-	}
-	c.flags(cmd)
-	s.flags(cmd)
-	cmd.AddCommand(agentsRevoke())
-	return cmd
-}
-
-func agentsRevoke() *cobra.Command {
-	var c client
-	cmd := &cobra.Command{
-		Use: "revoke ID", Short: "End an agent's keys, its join tokens and its access to Kafka", Args: cobra.ExactArgs(1),
-		Example: "  cavra-aggregator agents revoke a1b2c3 --token-file ./data/admin.token",
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return c.call(cmd.Context(), http.MethodPost, "/v1/agents/"+url.PathEscape(args[0])+"/revoke", nil, nil, nil)
-		},
-	}
-	c.flags(cmd)
-	return cmd
-}
 
 func quarantineCommand() *cobra.Command {
 	var c client

@@ -99,7 +99,11 @@ func (d *decision) place(f *finding) (chain.Outcome, error) {
 		d.update[id] = i
 		d.updates = append(d.updates, control.ChainUpdate{ID: id, SeenAt: d.r.PlannedAt})
 	}
-	d.updates[i].Statements = append(d.updates[i].Statements, placed)
+	u := &d.updates[i]
+	u.Statements = append(u.Statements, placed)
+	if h, ok := f.statement.(*predicate.Heartbeat); ok && outcome != chain.Replayed && (u.Heartbeat == nil || u.Heartbeat.Sequence < h.Sequence) {
+		u.Heartbeat = h
+	}
 	return outcome, nil
 }
 

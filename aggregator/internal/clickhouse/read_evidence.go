@@ -159,52 +159,6 @@ WHERE tenant = {tenant:String} GROUP BY outcome ORDER BY outcome`
 	return r.counts(ctx, query, tenant)
 }
 
-// AgentReport is an agent's latest heartbeat.
-type AgentReport struct {
-	Agent           string     `ch:"agent"`
-	Version         string     `ch:"agent_version"`
-	Ruleset         string     `ch:"ruleset_version"`
-	Sandbox         []string   `ch:"sandbox"`
-	Privacy         string     `ch:"privacy"`
-	SpoolStatements uint64     `ch:"spool_statements"`
-	SpoolBytes      uint64     `ch:"spool_bytes"`
-	LastRoundAt     *time.Time `ch:"last_round_at"`
-	SignedAt        time.Time  `ch:"signed_at"`
-	ReceivedAt      time.Time  `ch:"received_at"`
-}
-
-// AgentReports lists the latest heartbeat of every agent.
-func (r *Reader) AgentReports(ctx context.Context, tenant string) ([]AgentReport, error) {
-	const query = `SELECT agent, agent_version, ruleset_version, sandbox, privacy, spool_statements, spool_bytes, last_round_at, signed_at, received_at
-FROM agent_reports WHERE tenant = {tenant:String} AND type = 'heartbeat'
-ORDER BY agent, epoch DESC, sequence DESC, statement LIMIT 1 BY agent`
-	var out []AgentReport
-	if err := r.wall.read(ctx, tenant, &out, query); err != nil {
-		return nil, fmt.Errorf("read agent reports: %w", err)
-	}
-	return out, nil
-}
-
-// AgentActivity is what has arrived from an agent.
-type AgentActivity struct {
-	Agent      string    `ch:"agent"`
-	Statements uint64    `ch:"statements"`
-	Replayed   uint64    `ch:"replayed"`
-	LastAt     time.Time `ch:"last_at"`
-}
-
-// AgentActivities counts what has arrived, by agent.
-func (r *Reader) AgentActivities(ctx context.Context, tenant string) ([]AgentActivity, error) {
-	const query = `SELECT agent, uniqExactIf(digest, outcome != 'replayed') AS statements,
-  uniqExactIf((topic, partition, offset), outcome = 'replayed') AS replayed, max(received_at) AS last_at
-FROM receipts WHERE tenant = {tenant:String} AND outcome != 'refused' GROUP BY agent ORDER BY agent`
-	var out []AgentActivity
-	if err := r.wall.read(ctx, tenant, &out, query); err != nil {
-		return nil, fmt.Errorf("read agent activity: %w", err)
-	}
-	return out, nil
-}
-
 // LostRange is a range of offsets that nobody can read any more.
 type LostRange struct {
 	Topic     string    `ch:"topic"`

@@ -117,15 +117,6 @@ func readAgent(scan scanner, a *Agent) error {
 	return err
 }
 
-// ListAgents lists a tenant's agents by identifier.
-func (s *Store) ListAgents(ctx context.Context, tenant string) ([]Agent, error) {
-	out, err := queryAll(ctx, s.read, readAgent, agentQuery+` WHERE a.tenant = $1 ORDER BY a.id`, tenant)
-	if err != nil {
-		return nil, fmt.Errorf("list agents: %w", err)
-	}
-	return out, nil
-}
-
 // RevokedAgents lists the revoked agents of all tenants. What it is for is the
 // brokers', which know no tenants.
 func (s *Store) RevokedAgents(ctx context.Context) ([]Agent, error) {

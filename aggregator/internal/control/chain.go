@@ -63,6 +63,9 @@ type ChainUpdate struct {
 	Statements []Placed
 	// SeenAt is when the last of them was received.
 	SeenAt time.Time
+	// Heartbeat is the one with the highest sequence among them, if there is one
+	// that is not replayed.
+	Heartbeat *predicate.Heartbeat
 }
 
 // Chain is what the store remembers of a chain within a span. It implements
@@ -170,9 +173,9 @@ type ChainStatus struct {
 	Head       chain.Head
 	Highest    uint64
 	LastSeenAt time.Time
-	// Replays counts statements that arrived again, Forks those that were
-	// flagged.
-	Replays, Forks uint64
+	// Statements counts those that were accepted, each once, Replays those that
+	// arrived again, and Forks those that were flagged.
+	Statements, Replays, Forks uint64
 	// GapCount is the number of ranges that are missing. Gaps are the first
 	// of them, at most MaxListed, and Forked the first of the forks.
 	GapCount uint64

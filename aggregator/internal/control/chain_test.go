@@ -54,6 +54,9 @@ func (l *ledger) status(id ChainID) ChainStatus {
 		c.Head.Digest = l.links[n][0].Digest
 	}
 	c.GapCount = uint64(len(c.Gaps))
+	for _, there := range l.links {
+		c.Statements += uint64(len(there))
+	}
 	return c
 }
 
@@ -225,7 +228,7 @@ func TestStaleVerdictIsFlagged(t *testing.T) {
 		got, err := s.Chains(ctx, "acme")
 		must(t, err)
 		want := []ChainStatus{{
-			ID: id, Head: chain.Head{Sequence: 1, Digest: digest("a")}, Highest: 1, Forks: 1,
+			ID: id, Head: chain.Head{Sequence: 1, Digest: digest("a")}, Highest: 1, Statements: 2, Forks: 1,
 			Forked: []Fork{{Sequence: 1, First: digest("a"), Second: digest("b")}},
 		}}
 		if diff := cmp.Diff(want, got); diff != "" {
@@ -247,7 +250,7 @@ func TestGreatestSequence(t *testing.T) {
 		got, err := s.Chains(t.Context(), "acme")
 		must(t, err)
 		want := []ChainStatus{{
-			ID: id, Head: chain.Head{Sequence: 3, Digest: digest("3")}, Highest: far, Forks: 1, GapCount: 1, Gaps: []Span{{4, far - 1}},
+			ID: id, Head: chain.Head{Sequence: 3, Digest: digest("3")}, Highest: far, Statements: 5, Forks: 1, GapCount: 1, Gaps: []Span{{4, far - 1}},
 			Forked: []Fork{{Sequence: far, First: digest("far"), Second: digest("fork")}},
 		}}
 		if diff := cmp.Diff(want, got); diff != "" {

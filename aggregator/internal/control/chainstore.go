@@ -92,19 +92,24 @@ last_seen_at = CASE WHEN last_seen_at > $2 THEN last_seen_at ELSE $2 END WHERE t
 	if len(added) == 0 {
 		return nil
 	}
+	if u.Heartbeat != nil {
+		if err := writeState(ctx, tx, u.ID, u.Heartbeat); err != nil {
+			return err
+		}
+	}
 	c, err := loadChain(ctx, tx, u.ID, span)
 	if err != nil {
 		return err
 	}
 	before := slices.Clone(c.gaps)
-	fresh, forks := c.take(added)
+	fresh, forks, statements := c.take(added)
 	if err := s.writeForks(ctx, tx, u, forks); err != nil {
 		return fmt.Errorf("write forks: %w", err)
 	}
 	if err := writeGaps(ctx, tx, u.ID, before, c.gaps); err != nil {
 		return fmt.Errorf("write gaps: %w", err)
 	}
-	return writeLinks(ctx, tx, c, fresh)
+	return writeLinks(ctx, tx, c, fresh, statements)
 }
 
 // sort checks the statements, and returns those that are not replays, the span
@@ -127,15 +132,16 @@ func (u *ChainUpdate) sort() (added []Placed, span Span, replays int, err error)
 	return added, span, replays, nil
 }
 
-// take adds statements to the chain, and returns those to remember and those to
-// flag. It flags a second statement at a sequence whatever the caller made of
+// take adds statements to the chain, and returns those to remember, those to
+// flag, and how many are new. It flags a second statement at a sequence whatever the caller made of
 // it, since another aggregator may have committed the first one in between.
-func (c *Chain) take(added []Placed) (fresh []Link, forks []Fork) {
+func (c *Chain) take(added []Placed) (fresh []Link, forks []Fork, statements int) {
 	for _, p := range added {
 		there := c.links[p.Sequence]
 		if slices.ContainsFunc(there, func(l Link) bool { return l.Digest == p.Digest }) {
 			continue
 		}
+		statements++
 		if p.Outcome == chain.Forked || len(there) > 0 {
 			f := Fork{Sequence: p.Sequence, First: predicate.ZeroDigest, Second: p.Digest}
 			if p.Other != "" {
@@ -152,7 +158,7 @@ func (c *Chain) take(added []Placed) (fresh []Link, forks []Fork) {
 		c.Add(p.Link)
 		fresh = append(fresh, p.Link)
 	}
-	return fresh, forks
+	return fresh, forks, statements
 }
 
 func (s *Store) writeForks(ctx context.Context, tx *sql.Tx, u *ChainUpdate, forks []Fork) error {
@@ -206,9 +212,9 @@ func writeGaps(ctx context.Context, tx *sql.Tx, id ChainID, before, after []Span
 	return nil
 }
 
-// writeLinks writes those links that are to be remembered, moves the head, and
-// forgets what has left the windows.
-func writeLinks(ctx context.Context, tx *sql.Tx, c *Chain, fresh []Link) error {
+// writeLinks writes those links that are to be remembered, moves the head past so
+// many statements, and forgets what has left the windows.
+func writeLinks(ctx context.Context, tx *sql.Tx, c *Chain, fresh []Link, statements int) error {
 	id := c.ID
 	head, err := queryOne(ctx, tx, func(scan scanner, n *uint64) error { return scan(n) },
 		`SELECT COALESCE(MIN(first_sequence) - 1, $4) FROM chain_gaps WHERE tenant = $1 AND agent = $2 AND epoch = $3`,
@@ -230,7 +236,7 @@ VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING`)
 			return err
 		}
 	}
-	if err := moveHead(ctx, tx, c, head); err != nil {
+	if err := moveHead(ctx, tx, c, head, statements); err != nil {
 		return fmt.Errorf("move head: %w", err)
 	}
 	_, err = tx.ExecContext(ctx, `DELETE FROM chain_links WHERE tenant = $1 AND agent = $2 AND epoch = $3
@@ -253,7 +259,7 @@ func (c *Chain) remembers(head, sequence uint64) bool {
 
 // moveHead sets the head to the statement at the end of the prefix; where it is
 // forked, to the one that was there first.
-func moveHead(ctx context.Context, tx *sql.Tx, c *Chain, head uint64) error {
+func moveHead(ctx context.Context, tx *sql.Tx, c *Chain, head uint64, statements int) error {
 	id := c.ID
 	digest := predicate.ZeroDigest
 	if head > 0 {
@@ -266,25 +272,38 @@ AND f.sequence = l.sequence AND f.digest_b = l.digest), l.digest LIMIT 1`,
 			return err
 		}
 	}
-	_, err := tx.ExecContext(ctx, `UPDATE chains SET head_sequence = $1, head_digest = $2, highest_sequence = $3
+	_, err := tx.ExecContext(ctx, `UPDATE chains SET head_sequence = $1, head_digest = $2, highest_sequence = $3, statements = statements + $7
 WHERE tenant = $4 AND agent = $5 AND epoch = $6`,
-		head, digestValue(digest), c.Highest, id.Tenant, id.Agent, id.Epoch)
+		head, digestValue(digest), c.Highest, id.Tenant, id.Agent, id.Epoch, statements)
 	return err
 }
 
-// Chains lists how a tenant's chains stand, by agent and epoch.
-func (s *Store) Chains(ctx context.Context, tenant string) ([]ChainStatus, error) {
+// Chains lists how a tenant's chains stand, by agent and epoch: those of the given
+// agents, or all of them where none is given.
+func (s *Store) Chains(ctx context.Context, tenant string, agents ...string) ([]ChainStatus, error) {
+	const query = `SELECT c.tenant, c.agent, c.epoch, c.head_sequence, c.head_digest, c.highest_sequence,
+c.replays, c.forks, c.last_seen_at, c.statements,
+(SELECT COUNT(*) FROM chain_gaps AS g WHERE g.tenant = c.tenant AND g.agent = c.agent AND g.epoch = c.epoch)
+FROM chains AS c WHERE c.tenant = $1`
 	var out []ChainStatus
 	err := s.snapshot(ctx, func(tx *sql.Tx) error {
-		var err error
-		out, err = queryAll(ctx, tx, readStatus, `SELECT c.tenant, c.agent, c.epoch, c.head_sequence, c.head_digest, c.highest_sequence,
-c.replays, c.forks, c.last_seen_at,
-(SELECT COUNT(*) FROM chain_gaps AS g WHERE g.tenant = c.tenant AND g.agent = c.agent AND g.epoch = c.epoch)
-FROM chains AS c WHERE c.tenant = $1 ORDER BY c.agent, c.epoch`, tenant)
-		for i := range out {
-			err = errors.Join(err, detail(ctx, tx, &out[i]))
+		read := func(where string, args ...any) error {
+			chains, err := queryAll(ctx, tx, readStatus, query+where+` ORDER BY c.agent, c.epoch`, args...)
+			for i := range chains {
+				err = errors.Join(err, detail(ctx, tx, &chains[i]))
+			}
+			out = append(out, chains...)
+			return err
 		}
-		return err
+		if len(agents) == 0 {
+			return read("", tenant)
+		}
+		for _, agent := range agents {
+			if err := read(` AND c.agent = $2`, tenant, agent); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("list chains: %w", err)
@@ -295,7 +314,7 @@ FROM chains AS c WHERE c.tenant = $1 ORDER BY c.agent, c.epoch`, tenant)
 func readStatus(scan scanner, c *ChainStatus) error {
 	var seen int64
 	err := scan(&c.ID.Tenant, &c.ID.Agent, &c.ID.Epoch, &c.Head.Sequence, digestColumn{&c.Head.Digest}, &c.Highest,
-		&c.Replays, &c.Forks, &seen, &c.GapCount)
+		&c.Replays, &c.Forks, &seen, &c.Statements, &c.GapCount)
 	if c.Head.Sequence == 0 {
 		c.Head = chain.Head{}
 	}

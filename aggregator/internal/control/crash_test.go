@@ -39,7 +39,7 @@ func writeForever(path string) error {
 	if err != nil {
 		return err
 	}
-	agents, err := s.ListAgents(ctx, "acme")
+	agents, err := s.Fleet(ctx, "acme")
 	if err != nil || len(agents) != 1 {
 		return errors.Join(fmt.Errorf("%d agents", len(agents)), err)
 	}

@@ -50,12 +50,12 @@ func TestRedeem(t *testing.T) {
 		if _, err := s.RedeemJoinToken(ctx, token, key); !errors.Is(err, ErrTokenUsed) {
 			t.Errorf("old token with its retired key: %v, want ErrTokenUsed", err)
 		}
-		agents, err := s.ListAgents(ctx, "acme")
+		agents, err := s.Fleet(ctx, "acme")
 		must(t, err)
 		if len(agents) != 1 || agents[0].Epoch != 2 || agents[0].KeyID != second.ID() || agents[0].Name != "an agent" {
 			t.Errorf("agents: %+v", agents)
 		}
-		if others, err := s.ListAgents(ctx, "rival"); err != nil || len(others) != 0 {
+		if others, err := s.Fleet(ctx, "rival"); err != nil || len(others) != 0 {
 			t.Errorf("another tenant's agents: %+v, %v", others, err)
 		}
 	})
@@ -152,7 +152,7 @@ func TestRedeemRace(t *testing.T) {
 				t.Errorf("lost with %v, want ErrTokenUsed", err)
 			}
 		}
-		agents, err := s.ListAgents(t.Context(), "acme")
+		agents, err := s.Fleet(t.Context(), "acme")
 		if won != 1 || err != nil || len(agents) != 1 {
 			t.Errorf("%d won, %d agents, %v", won, len(agents), err)
 		}

@@ -65,7 +65,7 @@ func TestPlan(t *testing.T) {
 		chains, err := s.Chains(ctx, "acme")
 		must(t, err)
 		head := chain.Head{Sequence: 10, Digest: digest("10")}
-		if diff := cmp.Diff([]ChainStatus{{ID: id, Head: head, Highest: 10, LastSeenAt: run(id, 0).SeenAt.UTC()}}, chains); diff != "" {
+		if diff := cmp.Diff([]ChainStatus{{ID: id, Head: head, Highest: 10, Statements: 10, LastSeenAt: run(id, 0).SeenAt.UTC()}}, chains); diff != "" {
 			t.Errorf("chains (-want +got):\n%s", diff)
 		}
 		if others, err := s.Chains(ctx, "rival"); err != nil || len(others) != 0 {

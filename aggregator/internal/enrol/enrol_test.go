@@ -288,7 +288,7 @@ func TestTLSKey(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	agents, err := w.store.ListAgents(t.Context(), "acme")
+	agents, err := w.store.Fleet(t.Context(), "acme")
 	must(t, err)
 	if len(agents) != 0 || len(certified) != 0 {
 		t.Errorf("%d agents, %d certificates after refusals", len(agents), len(certified))

@@ -43,7 +43,7 @@ type Exposures struct {
 // Agents counts the agents by how recently they spoke. What revoked agents say is
 // not believed, so they are counted apart.
 type Agents struct {
-	Total, Online, Stale, Never, Revoked uint64
+	Total, Online, Stale, Silent, Never, Revoked uint64
 }
 
 // Rows are what a posture is made of: counts by word.
@@ -80,6 +80,8 @@ func Of(r Rows) Posture {
 			p.Agents.Online++
 		case Stale:
 			p.Agents.Stale++
+		case Silent:
+			p.Agents.Silent++
 		case Revoked:
 			p.Agents.Revoked++
 		default:
@@ -104,27 +106,46 @@ func total(counts map[string]uint64) uint64 {
 // Status is how recently an agent spoke.
 type Status string
 
-// The statuses: an agent is stale when nothing has come from it for
-// StaleAfter, and never when nothing has come at all. A revoked one's keys were
-// ended, however recently it spoke.
+// The statuses: an agent is stale when nothing has come from it for three of its
+// heartbeats, silent when nothing has come for SilentAfter, and never when nothing
+// has come at all. A revoked one's keys were ended, however recently it spoke.
 const (
 	Online  Status = "online"
 	Stale   Status = "stale"
+	Silent  Status = "silent"
 	Never   Status = "never"
 	Revoked Status = "revoked"
 )
 
-// StaleAfter is how long an agent may be silent. Agents send a heartbeat every
-// few minutes.
-const StaleAfter = 15 * time.Minute
+// Statuses lists them.
+func Statuses() []Status { return []Status{Online, Stale, Silent, Never, Revoked} }
 
-// StatusAt is the status at now of an agent last heard of at last, the zero
-// time for never.
-func StatusAt(now, last time.Time) Status {
-	switch {
+// The bounds of what an agent may leave unsaid.
+const (
+	// StaleAfter is how long an agent may be silent that does not say how often
+	// it sends heartbeats.
+	StaleAfter = 15 * time.Minute
+	// SilentAfter is how long any agent may be.
+	SilentAfter = 24 * time.Hour
+	// missedBeats is how many heartbeats may be missed, and leastPatience what
+	// the way to here may take.
+	missedBeats   = 3
+	leastPatience = time.Minute
+)
+
+// StatusAt is the status at now of an agent last heard of at last, the zero time
+// for never, whose heartbeats are an interval apart; 0 where it does not say.
+func StatusAt(now, last time.Time, interval time.Duration) Status {
+	patience := StaleAfter
+	if interval > 0 {
+		patience = max(missedBeats*min(interval, SilentAfter), leastPatience)
+	}
+	switch silence := now.Sub(last); {
 	case last.IsZero() || last.Unix() <= 0:
 		return Never
-	case now.Sub(last) > StaleAfter:
+	case silence > SilentAfter:
+		return Silent
+	case silence > patience:
 		return Stale
 	}
 	return Online

@@ -32,14 +32,14 @@ func TestOf(t *testing.T) {
 				Verdicts:   map[string]uint64{"warn": 1, "fail": 2, "error": 3},
 				Problems:   map[string]uint64{"": 5, "permission_denied": 1},
 				Severities: map[string]uint64{"critical": 1, "high": 2, "medium": 3, "low": 4, "info": 5},
-				Agents:     []Status{Online, Stale, Never, Online, Revoked},
+				Agents:     []Status{Online, Stale, Never, Online, Revoked, Silent},
 			},
 			Posture{
 				Score:      score(0),
 				Artifacts:  Artifacts{Total: 6, Warn: 1, Fail: 2, Error: 3},
 				References: References{Total: 6, Unreadable: 1},
 				Exposures:  Exposures{Total: 15, Critical: 1, High: 2, Medium: 3, Low: 4, Info: 5},
-				Agents:     Agents{Total: 5, Online: 2, Stale: 1, Never: 1, Revoked: 1},
+				Agents:     Agents{Total: 6, Online: 2, Stale: 1, Silent: 1, Never: 1, Revoked: 1},
 			},
 		},
 	}
@@ -54,11 +54,22 @@ func TestOf(t *testing.T) {
 
 func TestStatusAt(t *testing.T) {
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-	for last, want := range map[time.Time]Status{
-		{}: Never, time.Unix(0, 0): Never, now.Add(-StaleAfter): Online, now.Add(-StaleAfter - 1): Stale, now.Add(time.Hour): Online,
+	for _, tt := range []struct {
+		last     time.Time
+		interval time.Duration
+		want     Status
+	}{
+		{time.Time{}, 0, Never}, {time.Unix(0, 0), time.Minute, Never}, {now.Add(time.Hour), 0, Online},
+		{now.Add(-StaleAfter), 0, Online}, {now.Add(-StaleAfter - 1), 0, Stale},
+		{now.Add(-3 * time.Hour), time.Hour, Online}, {now.Add(-3*time.Hour - 1), time.Hour, Stale},
+		// What arrives takes a while, whatever the agent promises.
+		{now.Add(-time.Minute), time.Second, Online}, {now.Add(-time.Minute - 1), time.Second, Stale},
+		{now.Add(-SilentAfter), time.Minute, Stale}, {now.Add(-SilentAfter - 1), time.Minute, Silent},
+		// An agent cannot say that nobody should miss it.
+		{now.Add(-SilentAfter - 1), 1 << 62, Silent},
 	} {
-		if got := StatusAt(now, last); got != want {
-			t.Errorf("last %v: %s, want %s", last, got, want)
+		if got := StatusAt(now, tt.last, tt.interval); got != tt.want {
+			t.Errorf("last %v, every %s: %s, want %s", tt.last, tt.interval, got, tt.want)
 		}
 	}
 }

@@ -53,7 +53,8 @@ type SeverityCounts struct {
 type AgentCounts struct {
 	Total   uint64 `json:"total"`
 	Online  uint64 `json:"online"`
-	Stale   uint64 `json:"stale"`
+	Stale   uint64 `json:"stale" doc:"Nothing has come for three of their heartbeats."`
+	Silent  uint64 `json:"silent" doc:"Nothing has come for a day."`
 	Never   uint64 `json:"never"`
 	Revoked uint64 `json:"revoked"`
 }
@@ -173,21 +174,56 @@ type ExposureList struct {
 	Next      uint32     `json:"next,omitempty" doc:"Give it as offset= for the next page; absent on the last."`
 }
 
-// Agent is an agent as it stands.
+// Agent is an agent as it stands, by its chains and by its last heartbeat.
 type Agent struct {
-	ID              string     `json:"id"`
-	Name            string     `json:"name"`
-	Status          string     `json:"status" enum:"online,stale,never,revoked"`
-	Version         string     `json:"version,omitempty"`
-	Ruleset         string     `json:"ruleset_version,omitempty"`
-	Sandbox         []string   `json:"sandbox" doc:"Layers in force around its plugins, by its last heartbeat."`
-	Privacy         string     `json:"privacy" enum:"strict,names,full-local," doc:"What it lets leave, by its last heartbeat: strict keys names, names sends them in the clear, full-local sends no reports. Empty from an agent that does not say."`
-	SpoolStatements uint64     `json:"spool_statements" doc:"Signed and not yet acknowledged, by its last heartbeat."`
-	LastSeen        *time.Time `json:"last_seen,omitempty"`
-	LastRound       *time.Time `json:"last_round,omitempty"`
-	Statements      uint64     `json:"statements" doc:"Accepted, each once."`
-	Replayed        uint64     `json:"replayed" doc:"Ignored and counted."`
-	Chains          []Chain    `json:"chains" doc:"One an epoch."`
+	ID              string           `json:"id"`
+	Name            string           `json:"name"`
+	Status          string           `json:"status" enum:"online,stale,silent,never,revoked"`
+	Troubles        []Trouble        `json:"troubles" doc:"What is wrong with it, the worst first."`
+	Version         string           `json:"version,omitempty"`
+	Ruleset         string           `json:"ruleset_version,omitempty"`
+	Plugins         []Plugin         `json:"plugins"`
+	Privacy         string           `json:"privacy" enum:"strict,names,full-local," doc:"What it lets leave: strict keys names, names sends them in the clear, full-local sends no reports. Empty from an agent that does not say."`
+	Sandbox         []string         `json:"sandbox" doc:"Layers in force around its plugins."`
+	SandboxMissing  []string         `json:"sandbox_missing" doc:"Layers that should be."`
+	SpoolStatements uint64           `json:"spool_statements" doc:"Signed and not yet acknowledged."`
+	SpoolBytes      uint64           `json:"spool_bytes"`
+	IntervalSeconds uint64           `json:"interval_seconds,omitempty" doc:"Time between its heartbeats; absent where it does not say."`
+	Configuration   *AgentConfig     `json:"configuration,omitempty" doc:"Absent where it does not say."`
+	KeyID           predicate.Digest `json:"key_id"`
+	Epoch           uint64           `json:"epoch" doc:"How many keys it has had, this one included."`
+	EnrolledAt      time.Time        `json:"enrolled_at"`
+	StartedAt       *time.Time       `json:"started_at,omitempty"`
+	LastSeen        *time.Time       `json:"last_seen,omitempty"`
+	LastRound       *time.Time       `json:"last_round,omitempty"`
+	LastComplete    *time.Time       `json:"last_complete_round,omitempty" doc:"The end of the last round that could list everything."`
+	Statements      uint64           `json:"statements" doc:"Accepted, each once."`
+	Replayed        uint64           `json:"replayed" doc:"Ignored and counted."`
+	Chains          []Chain          `json:"chains" doc:"One an epoch."`
+}
+
+// Trouble is something that is wrong with an agent.
+type Trouble struct {
+	Kind     string `json:"kind" enum:"forked,gap,less_isolated,silent,configuration_refused,never_seen,stale,no_complete_round,backlog,programs_differ,configuration_drift,version_differs,key_replaced"`
+	Severity string `json:"severity" enum:"info,low,medium,high,critical"`
+	Text     string `json:"text"`
+}
+
+// Plugin is a program that an agent runs beside it.
+type Plugin struct {
+	Name    string           `json:"name"`
+	Version string           `json:"version"`
+	Digest  predicate.Digest `json:"digest"`
+	Differs bool             `json:"differs" doc:"Most of the fleet runs another program of this name, or none."`
+}
+
+// AgentConfig is how an agent stands to the configurations that are pushed to it.
+type AgentConfig struct {
+	Remote         bool   `json:"remote" doc:"Whether the installation takes any."`
+	Version        uint64 `json:"version" doc:"The one that it runs with; 0 for its own alone."`
+	Wanted         uint64 `json:"wanted" doc:"The one that it should run with; 0 for none."`
+	Refused        string `json:"refused,omitempty" enum:"too_large,malformed,bad_signature,wrong_tenant,wrong_agent,rolled_back,expired,unknown_setting,local_setting,out_of_bounds" doc:"Why it did not take the last one; absent when it did."`
+	RefusedVersion uint64 `json:"refused_version,omitempty" doc:"Which one that was, where its signature said so."`
 }
 
 // Chain is one epoch of an agent's statements.
@@ -215,9 +251,33 @@ type Fork struct {
 	SeenAt   time.Time          `json:"seen_at"`
 }
 
-// AgentList lists all agents.
+// AgentList is a page of agents, the worst first, and the fleet that they are of.
 type AgentList struct {
 	Agents []Agent `json:"agents"`
+	Total  uint64  `json:"total" doc:"How many agents the query finds."`
+	Next   uint32  `json:"next,omitempty" doc:"Give it as offset= for the next page; absent on the last."`
+	Fleet  Fleet   `json:"fleet" doc:"All of the tenant's agents, whatever the query."`
+}
+
+// Fleet sums a tenant's agents up.
+type Fleet struct {
+	Agents     AgentCounts    `json:"agents"`
+	Severities SeverityCounts `json:"severities" doc:"Agents by their worst trouble; those with none are not counted."`
+	Troubles   []TroubleCount `json:"troubles" doc:"The troubles that there are, the worst first."`
+	Versions   []VersionCount `json:"versions" doc:"The versions in use, the most common first."`
+}
+
+// TroubleCount counts the agents with a trouble.
+type TroubleCount struct {
+	Trouble
+	Agents uint64 `json:"agents"`
+}
+
+// VersionCount counts the agents of a version that run the same programs.
+type VersionCount struct {
+	Version string   `json:"version"`
+	Plugins []Plugin `json:"plugins"`
+	Agents  uint64   `json:"agents"`
 }
 
 // Refused is a message that was not believed.

@@ -80,12 +80,9 @@ func (s *Service) Posture(ctx context.Context, tenant string) (Posture, error) {
 		}
 		*count.into = byWord(list)
 	}
-	agents, err := s.Agents(ctx, tenant)
-	if err != nil {
+	var err error
+	if rows.Agents, err = s.agentStatuses(ctx, tenant); err != nil {
 		return Posture{}, err
-	}
-	for _, a := range agents.Agents {
-		rows.Agents = append(rows.Agents, posture.Status(a.Status))
 	}
 	p := posture.Of(rows)
 	return Posture{

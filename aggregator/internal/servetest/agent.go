@@ -70,8 +70,8 @@ func (a *agent) heartbeat(spool uint64, layers ...predicate.Layer) []byte {
 	slices.Sort(layers)
 	return a.sign(&predicate.Heartbeat{
 		AgentVersion: "0.1.0", RulesetVersion: rulesVersion, Plugins: scanners(), Sandbox: append([]predicate.Layer{}, layers...),
-		StartedAt: predicate.At(a.at.Add(-time.Hour)), LastRoundAt: &round, SpoolStatements: spool, SpoolBytes: spool * 2000,
-		Privacy: predicate.Strict,
+		StartedAt: predicate.At(a.at.Add(-time.Hour)), LastRoundAt: &round, LastCompleteAt: &round, SpoolStatements: spool, SpoolBytes: spool * 2000,
+		IntervalSeconds: 300, Privacy: predicate.Strict, Configuration: &predicate.Configuration{Remote: true},
 	})
 }
 

@@ -160,7 +160,7 @@ func TestFleet(t *testing.T) {
 	f := servetest.Start(t)
 	for name, check := range map[string]func(*testing.T, *servetest.Fleet){
 		"tenants are apart": tenantsAreApart, "figures are the fleet's": figuresAreTheFleets,
-		"artifacts page by page": artifactsPageByPage, "envelope is exact": envelopeIsExact,
+		"artifacts page by page": artifactsPageByPage, "fleet page by page": fleetPages, "envelope is exact": envelopeIsExact,
 		"evidence page by page": evidencePageByPage, "ingest is the operator's": ingestIsTheOperators,
 		"evidence is in the log": evidenceIsInTheLog,
 	} {
@@ -242,6 +242,71 @@ func figuresAreTheFleets(t *testing.T, f *servetest.Fleet) {
 	c.get(token, "/v1/agents/"+f.Agents["notebook"], &a)
 	if len(a.Chains) != 1 || len(a.Chains[0].Gaps) != 1 || len(a.Chains[0].Forks) != 1 {
 		t.Errorf("chains of the notebook: %+v", a.Chains)
+	}
+}
+
+// fleetPages: the worst agents come first, page by page each once, and what
+// narrows the list narrows nothing of the fleet.
+func fleetPages(t *testing.T, f *servetest.Fleet) {
+	c := newClient(t, f)
+	token := f.Token(access.DefaultTenant, t.Name(), access.AgentsRead)
+	var all serve.AgentList
+	c.get(token, "/v1/agents", &all)
+	troubles := map[string][]string{}
+	for _, a := range all.Agents {
+		for _, t := range a.Troubles {
+			troubles[a.Name] = append(troubles[a.Name], t.Kind)
+		}
+	}
+	if diff := cmp.Diff(map[string][]string{
+		"notebook": {"forked", "gap", "less_isolated"}, "gpu-node-7": {"less_isolated"},
+		"ci-runner": {"less_isolated", "stale", "key_replaced"},
+	}, troubles); diff != "" {
+		t.Errorf("troubles (-want +got):\n%s", diff)
+	}
+	if first, last := all.Agents[0], all.Agents[len(all.Agents)-1]; first.Name != "notebook" || last.Name != "lost-laptop" || last.Status != "revoked" {
+		t.Errorf("from %s to %s", first.Name, last.Name)
+	}
+	if all.Total != 5 || all.Fleet.Agents.Total != 5 || all.Fleet.Severities.Critical != 1 || all.Fleet.Severities.High != 2 || all.Next != 0 {
+		t.Errorf("the fleet: %+v", all)
+	}
+	for _, a := range all.Agents {
+		if a.Name == "notebook" && !slices.Equal(a.SandboxMissing, []string{"empty_environment", "landlock", "network_namespace", "no_new_privs", "rlimits", "seccomp"}) {
+			t.Errorf("missing at the notebook: %v", a.SandboxMissing)
+		}
+	}
+	var names []string
+	for offset := uint32(0); ; {
+		var page serve.AgentList
+		c.get(token, fmt.Sprintf("/v1/agents?limit=2&offset=%d", offset), &page)
+		for _, a := range page.Agents {
+			names = append(names, a.Name)
+		}
+		if diff := cmp.Diff(all.Fleet, page.Fleet); diff != "" {
+			t.Errorf("the fleet of a page (-want +got):\n%s", diff)
+		}
+		if offset = page.Next; offset == 0 {
+			break
+		}
+	}
+	slices.Sort(names)
+	if want := []string{"ci-runner", "gpu-node-7", "lost-laptop", "new-here", "notebook"}; !slices.Equal(names, want) {
+		t.Errorf("page by page: %v", names)
+	}
+	for query, want := range map[string]int{
+		"trouble=less_isolated": 3, "trouble=backlog": 0, "status=revoked": 1, "q=NODE": 1, "q=" + f.Agents["notebook"]: 1, "q=elsewhere": 0,
+		"trouble=less_isolated&status=stale": 1, "offset=5": 0,
+	} {
+		var list serve.AgentList
+		c.get(token, "/v1/agents?"+query, &list)
+		if len(list.Agents) != want {
+			t.Errorf("%s: %d agents, want %d", query, len(list.Agents), want)
+		}
+	}
+	for _, query := range []string{"trouble=evil", "status=gone", "limit=501", "offset=-1"} {
+		if w := c.ask(http.MethodGet, "/v1/agents?"+query, "", bearer(token)...); w.Code != http.StatusUnprocessableEntity {
+			t.Errorf("%s: %d", query, w.Code)
+		}
 	}
 }
 

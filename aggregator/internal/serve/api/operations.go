@@ -24,6 +24,14 @@ type agentPath struct {
 	ID string `path:"id" maxLength:"64" doc:"An agent's id."`
 }
 
+type agentQuery struct {
+	Trouble string `query:"trouble" enum:"forked,gap,less_isolated,silent,configuration_refused,never_seen,stale,no_complete_round,backlog,programs_differ,configuration_drift,version_differs,key_replaced" doc:"Only agents with this trouble."`
+	Status  string `query:"status" enum:"online,stale,silent,never,revoked" doc:"Only agents of this status."`
+	Search  string `query:"q" maxLength:"128" doc:"Only agents with this in their name, identifier or version."`
+	Offset  uint32 `query:"offset" maximum:"10000000"`
+	Limit   uint32 `query:"limit" minimum:"1" maximum:"500" default:"100"`
+}
+
 type artifactQuery struct {
 	Verdict string `query:"verdict" enum:"pass,warn,fail,error,unassessed" doc:"Only artifacts of this verdict."`
 	After   string `query:"after" maxLength:"80" doc:"The cursor that the page before gave as next."`
@@ -67,9 +75,9 @@ func (o operations) posture() {
 }
 
 func (o operations) agents() {
-	add(o, access.AgentsRead, get("list-agents", "/v1/agents", "Agents", "The tenant's agents, their chains, gaps and forks.", "agents"),
-		func(ctx context.Context, p access.Principal, _ *none) (*body[serve.AgentList], error) {
-			doc, err := o.cfg.Service.Agents(ctx, p.Tenant)
+	add(o, access.AgentsRead, get("list-agents", "/v1/agents", "Agents", "The tenant's agents, the worst first: how they stand, their chains, gaps and forks; and the fleet summed up.", "agents"),
+		func(ctx context.Context, p access.Principal, in *agentQuery) (*body[serve.AgentList], error) {
+			doc, err := o.cfg.Service.Agents(ctx, p.Tenant, serve.AgentQuery(*in))
 			return &body[serve.AgentList]{doc}, err
 		})
 	add(o, access.AgentsRead, get("get-agent", "/v1/agents/{id}", "Agent", "One agent.", "agents"),

@@ -1,7 +1,6 @@
 package web
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"net/http"
@@ -10,6 +9,7 @@ import (
 	"strconv"
 
 	"github.com/cavra/cavra/aggregator/internal/access"
+	"github.com/cavra/cavra/aggregator/internal/posture"
 	"github.com/cavra/cavra/aggregator/internal/serve"
 	"github.com/cavra/cavra/schemas/predicate"
 )
@@ -34,8 +34,9 @@ var (
 // overviewBody is the body of the page "overview".
 type overviewBody struct {
 	serve.Posture
-	Agents []serve.Agent
-	Worst  []serve.Artifact
+	// Fleet are the worst of the agents, where the login may see them.
+	Fleet *serve.AgentList
+	Worst []serve.Artifact
 	// Unattributed counts what named no known key, for an Operator.
 	Operator     bool
 	Unattributed uint64
@@ -79,11 +80,11 @@ func (s *site) overview(ctx context.Context, p access.Principal, _ *http.Request
 		return view{}, err
 	}
 	if p.Can(access.AgentsRead) {
-		list, err := s.cfg.Service.Agents(ctx, p.Tenant)
+		list, err := s.cfg.Service.Agents(ctx, p.Tenant, serve.AgentQuery{Limit: worstCount})
 		if err != nil {
 			return view{}, err
 		}
-		b.Agents = sorted(list.Agents)
+		b.Fleet = &list
 	}
 	if b.Operator = serve.Operates(p); b.Operator {
 		if b.Unattributed, err = s.cfg.Service.CountUnattributed(ctx, p); err != nil {
@@ -231,16 +232,65 @@ func (s *site) exposures(ctx context.Context, p access.Principal, r *http.Reques
 	return view{Title: "Exposures", Nav: "/exposures", Body: b}, nil
 }
 
-func (s *site) agents(ctx context.Context, p access.Principal, _ *http.Request) (view, error) {
-	list, err := s.cfg.Service.Agents(ctx, p.Tenant)
-	list.Agents = sorted(list.Agents)
-	return view{Title: "Agents", Nav: "/agents", Body: list}, err
+// agentsBody is the body of the page "agents".
+type agentsBody struct {
+	serve.AgentList
+	Query                serve.AgentQuery
+	First, Last          uint64
+	ByStatus             []filter
+	Troubles             []troubleLink
+	AllLink              string
+	NextLink, BeforeLink string
 }
 
-// sorted is the agents by name.
-func sorted(agents []serve.Agent) []serve.Agent {
-	slices.SortStableFunc(agents, func(a, b serve.Agent) int { return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID)) })
-	return agents
+// troubleLink leads to the agents with a trouble.
+type troubleLink struct {
+	serve.TroubleCount
+	Link    string
+	Current bool
+}
+
+func (s *site) agents(ctx context.Context, p access.Principal, r *http.Request) (view, error) {
+	q := r.URL.Query()
+	offset, err := offsetOf(q)
+	query := serve.AgentQuery{Trouble: q.Get("trouble"), Status: q.Get("status"), Search: q.Get("q"), Offset: offset, Limit: pageSize}
+	if err = errors.Join(err, known(query.Trouble, words(posture.Troubles())), known(query.Status, words(posture.Statuses()))); err != nil {
+		return view{}, err
+	}
+	b := agentsBody{Query: query}
+	if b.AgentList, err = s.cfg.Service.Agents(ctx, p.Tenant, query); err != nil {
+		return view{}, err
+	}
+	b.First, b.Last = uint64(offset)+1, uint64(offset)+uint64(len(b.Agents))
+	others := url.Values{"trouble": {query.Trouble}, "q": {query.Search}}
+	b.ByStatus = filters("/agents", "status", query.Status, others, words(posture.Statuses()))
+	for _, t := range b.Fleet.Troubles {
+		to := url.Values{"trouble": {t.Kind}, "status": {query.Status}, "q": {query.Search}}
+		b.Troubles = append(b.Troubles, troubleLink{t, link("/agents", to), t.Kind == query.Trouble})
+	}
+	b.AllLink = link("/agents", url.Values{"status": {query.Status}, "q": {query.Search}})
+	at := func(offset uint32) string {
+		to := url.Values{"trouble": {query.Trouble}, "status": {query.Status}, "q": {query.Search}}
+		if offset > 0 {
+			to.Set("offset", strconv.FormatUint(uint64(offset), 10))
+		}
+		return link("/agents", to)
+	}
+	if b.Next != 0 {
+		b.NextLink = at(b.Next)
+	}
+	if offset > 0 {
+		b.BeforeLink = at(offset - min(offset, pageSize))
+	}
+	return view{Title: "Fleet", Nav: "/agents", Body: b}, nil
+}
+
+func words[T ~string](list []T) []string {
+	out := make([]string, len(list))
+	for i, w := range list {
+		out[i] = string(w)
+	}
+	return out
 }
 
 func (s *site) agent(ctx context.Context, p access.Principal, r *http.Request) (view, error) {

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"math"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -23,10 +24,10 @@ func parsePages(now func() time.Time) (map[string]*template.Template, error) {
 	funcs := template.FuncMap{
 		"name": nameOf, "text": textOf, "lines": linesOf, "short": short, "size": size, "count": count,
 		"score": scoreOf, "coverage": coverageBar, "severitybar": severityBar, "percent": percent,
-		"chainstate": chainStateOf,
-		"when":       func(t any) moment { return momentOf(now(), t) },
-		"zero":       func(d predicate.Digest) bool { return d == predicate.ZeroDigest },
-		"pair":       func(a, b any) [2]any { return [2]any{a, b} },
+		"phrase": phrase, "statusbar": statusBar, "soundbar": soundBar, "span": spanOf,
+		"when": func(t any) moment { return momentOf(now(), t) },
+		"zero": func(d predicate.Digest) bool { return d == predicate.ZeroDigest },
+		"pair": func(a, b any) [2]any { return [2]any{a, b} },
 	}
 	layout, err := template.New("layout.html").Funcs(funcs).ParseFS(templateFiles, "templates/layout.html")
 	if err != nil {
@@ -234,21 +235,36 @@ func severityBar(c serve.SeverityCounts) labelled {
 	}
 }
 
-// chainState sums an agent's chains up.
-type chainState struct {
-	Gaps, Forks uint64
-	Whole, None bool
+func statusBar(c serve.AgentCounts) labelled {
+	return labelled{
+		Label:    fmt.Sprintf("%d online, %d stale, %d silent, %d never heard of, %d revoked", c.Online, c.Stale, c.Silent, c.Never, c.Revoked),
+		Segments: bar([]string{"online", "stale", "silent", "never", "revoked"}, []uint64{c.Online, c.Stale, c.Silent, c.Never, c.Revoked}),
+	}
 }
 
-func chainStateOf(chains []serve.Chain) chainState {
-	var c chainState
-	for _, chain := range chains {
-		c.Gaps += chain.GapCount
-		c.Forks += chain.ForkCount
+// soundBar shows how many agents have which trouble as their worst, and how many
+// have none.
+func soundBar(f serve.Fleet) labelled {
+	c := f.Severities
+	sound := f.Agents.Total - min(c.Total, f.Agents.Total)
+	return labelled{
+		Label:    fmt.Sprintf("%d critical, %d high, %d medium, %d low, %d info, nothing wrong with %d", c.Critical, c.High, c.Medium, c.Low, c.Info, sound),
+		Segments: bar(append(slices.Clone(severities), "sound"), []uint64{c.Critical, c.High, c.Medium, c.Low, c.Info, sound}),
 	}
-	c.None = len(chains) == 0
-	c.Whole = !c.None && c.Gaps == 0 && c.Forks == 0
-	return c
+}
+
+// phrase writes a word of a vocabulary as people do.
+func phrase(word string) string { return strings.ReplaceAll(word, "_", " ") }
+
+// spanOf writes a number of seconds.
+func spanOf(seconds uint64) string {
+	switch {
+	case seconds%3600 == 0:
+		return fmt.Sprintf("%d h", seconds/3600)
+	case seconds%60 == 0:
+		return fmt.Sprintf("%d min", seconds/60)
+	}
+	return fmt.Sprintf("%d s", seconds)
 }
 
 // moment is a time for people and for programs.
