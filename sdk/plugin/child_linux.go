@@ -158,7 +158,7 @@ func (c *child) begin() error {
 		c.cmd = c.launcher.command(isolated, c.theirs[0])
 		c.cmd.Stdout, c.cmd.Stderr = c.theirs[1], c.theirs[2]
 		if err = c.cmd.Start(); err == nil || limits.off() || limits.mode == SandboxRequire {
-			if err == nil && isolated && !limits.off() {
+			if err == nil && c.cmd.SysProcAttr.Cloneflags != 0 {
 				layers = append(layers, predicate.LayerNetwork)
 			}
 			break
@@ -199,7 +199,11 @@ func (c *child) reap() {
 	c.mu.Lock()
 	_ = unix.Kill(-c.pid, unix.SIGKILL)
 	c.running = false
-	c.waitErr = c.cmd.Wait()
+	var left error
+	if l := c.launcher.confinement; !l.off() && !slices.Contains(c.layers, predicate.LayerNetwork) {
+		left = l.sweep()
+	}
+	c.waitErr = errors.Join(c.cmd.Wait(), left)
 	c.mu.Unlock()
 	c.exit = exitOf(c.cmd.ProcessState)
 	// A process that left the group may still hold the pipes. What is in them

@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"net"
 	"os"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -122,6 +124,7 @@ func (d *descriptors) receive() {
 			}
 			clear(d.arrived)
 			d.mu.Unlock()
+			_ = d.conn.Close() // what else would come is not kept
 			return
 		}
 		d.put(handle, f)
@@ -181,5 +184,27 @@ func rights(control []byte) ([]int, error) {
 func (d *descriptors) close() error {
 	err := d.conn.Close()
 	<-d.done
+	if errors.Is(err, net.ErrClosed) {
+		return nil
+	}
 	return err
+}
+
+// keepDescriptors keeps from what this process starts the descriptors that it was
+// started with itself: a lock of a shell's, say, or a socket of its supervisor's.
+func keepDescriptors() error {
+	err := unix.CloseRange(socketFd, math.MaxInt32, unix.CLOSE_RANGE_CLOEXEC)
+	if err == nil || !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOSYS) {
+		return err
+	}
+	names, err := os.ReadDir("/proc/self/fd") // Linux before 5.11
+	if err != nil {
+		return fmt.Errorf("keep descriptors: %w", err)
+	}
+	for _, name := range names {
+		if fd, err := strconv.Atoi(name.Name()); err == nil && fd >= socketFd {
+			unix.CloseOnExec(fd)
+		}
+	}
+	return nil
 }

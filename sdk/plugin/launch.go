@@ -54,7 +54,8 @@ type Config struct {
 	// Egress is what a connector may reach by way of this process; nil for nothing.
 	Egress *Egress
 
-	args []string
+	args    []string
+	without []predicate.Layer
 }
 
 // handshakeGrace is how long a process that did not shake hands is waited for, to
@@ -107,6 +108,9 @@ func Launch(ctx context.Context, cfg Config) (*Process, error) {
 		defer func() { _ = program.Close() }()
 	}
 	cfg.Path = program.path
+	if err := keepDescriptors(); err != nil {
+		return nil, fmt.Errorf("launch plugin: %w", err)
+	}
 	ours, theirs, err := socketPair()
 	if err != nil {
 		return nil, fmt.Errorf("launch plugin: %w", err)

@@ -1,11 +1,15 @@
 package plugin
 
 import (
+	"bytes"
 	"debug/elf"
 	"errors"
 	"fmt"
+	"math"
+	"math/rand/v2"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"unsafe"
@@ -57,10 +61,15 @@ type confinement struct {
 	dynamic bool
 	// reads are what it may read besides.
 	reads []string
+	// mark is a limit without effect by which what the plugin starts is known: it is
+	// inherited, and cannot be changed under the filter.
+	mark uint64
+	// without are layers that a test leaves out, to see what it is that stops.
+	without []predicate.Layer
 }
 
 func newConfinement(cfg Config, program *os.File, dir string) (confinement, error) {
-	c := confinement{mode: cfg.Sandbox, dir: dir, reads: cfg.Reads}
+	c := confinement{mode: cfg.Sandbox, dir: dir, reads: cfg.Reads, mark: 1 + rand.Uint64N(math.MaxInt64), without: cfg.without}
 	f, err := elf.NewFile(program)
 	if err != nil {
 		return c, fmt.Errorf("read program: %w", err)
@@ -117,6 +126,9 @@ func (c confinement) thread() ([]predicate.Layer, error) {
 		layer predicate.Layer
 		put   func() error
 	}{{predicate.LayerLandlock, c.landlock}, {predicate.LayerSeccomp, seccomp}} {
+		if slices.Contains(c.without, l.layer) {
+			continue
+		}
 		switch err := l.put(); {
 		case err == nil:
 			layers = append(layers, l.layer)
@@ -133,7 +145,7 @@ func (c confinement) attributes(isolated bool) *syscall.SysProcAttr {
 	a := &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	if !c.off() {
 		a.Ptrace = true
-		if isolated {
+		if isolated && !slices.Contains(c.without, predicate.LayerNetwork) {
 			a.Cloneflags = c.namespaces()
 		}
 	}
@@ -173,6 +185,12 @@ const folderFiles = 4096
 
 // limit sets the limits of another process.
 func (c confinement) limit(pid int) error {
+	if slices.Contains(c.without, predicate.LayerRlimits) {
+		return nil
+	}
+	if err := unix.Prlimit(pid, unix.RLIMIT_RTTIME, &unix.Rlimit{Cur: c.mark, Max: c.mark}, nil); err != nil {
+		return fmt.Errorf("mark process: %w", err)
+	}
 	for resource, most := range limits {
 		if resource == unix.RLIMIT_NOFILE && len(c.reads) > 0 {
 			most = folderFiles
@@ -187,6 +205,79 @@ func (c confinement) limit(pid int) error {
 		}
 	}
 	return nil
+}
+
+// sweepPasses bounds how often sweep looks for more.
+const sweepPasses = 200
+
+// sweep ends the processes that bear the mark: what a plugin has started and what has
+// left its group, where no namespace of processes ends them. They are stopped first,
+// so that none starts another meanwhile.
+func (c confinement) sweep() error {
+	for range sweepPasses {
+		found, err := c.marked()
+		if err != nil {
+			return err
+		}
+		fresh := false
+		for _, p := range found {
+			fresh = fresh || !p.stopped
+			_ = unix.Kill(p.pid, unix.SIGSTOP)
+		}
+		if fresh {
+			continue
+		}
+		for _, p := range found {
+			_ = unix.Kill(p.pid, unix.SIGKILL)
+		}
+		if len(found) == 0 {
+			return nil
+		}
+	}
+	return errors.New("processes that the plugin has started are left")
+}
+
+// marked is a process that bears the mark.
+type marked struct {
+	pid     int
+	stopped bool
+}
+
+func (c confinement) marked() ([]marked, error) {
+	names, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil, fmt.Errorf("find processes: %w", err)
+	}
+	var out []marked
+	for _, name := range names {
+		pid, err := strconv.Atoi(name.Name())
+		if err != nil {
+			continue // what is no process
+		}
+		var l unix.Rlimit
+		if unix.Prlimit(pid, unix.RLIMIT_RTTIME, nil, &l) != nil || l.Max != c.mark {
+			continue // ended, or another's
+		}
+		state := stateOf(pid)
+		if state == 'Z' || state == 0 {
+			continue
+		}
+		out = append(out, marked{pid, state == 'T' || state == 't'})
+	}
+	return out, nil
+}
+
+// stateOf is the letter for what a process does; 0 for one that is not there.
+func stateOf(pid int) byte {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return 0
+	}
+	_, after, _ := strings.Cut(string(b[bytes.LastIndexByte(b, ')')+1:]), " ")
+	if after == "" {
+		return 0
+	}
+	return after[0]
 }
 
 // The rights of Landlock (include/uapi/linux/landlock.h) that a plugin may have.

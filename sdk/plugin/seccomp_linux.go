@@ -76,6 +76,14 @@ func masked(i, mask, equals uint32) test {
 	return test{f}
 }
 
+// high tests the high half of an argument.
+func high(i, equals uint32) test {
+	var f filter
+	f.load(dataArgument + 8*i + 4)
+	f.add(unix.BPF_JMP|unix.BPF_JEQ|unix.BPF_K, equals, 0, 0)
+	return test{f}
+}
+
 // hasAny tests that an argument has one of some bits.
 func hasAny(i, bits uint32) test {
 	var f filter
@@ -125,12 +133,15 @@ func program() filter {
 	// The runtime's own signal between threads.
 	f.when(unix.SYS_TGKILL, argument(2, uint32(unix.SIGURG)))
 	f.reload()
-	// Its own limits, which can only be lowered.
-	f.when(unix.SYS_PRLIMIT64, argument(0, 0))
+	// Its own limits, to read: by one of them its host knows what it has started.
+	f.when(unix.SYS_PRLIMIT64, argument(0, 0), argument(2, 0), high(2, 0))
 	f.reload()
 	// One more filter, for all threads: it can only refuse more.
 	f.when(unix.SYS_SECCOMP, argument(0, unix.SECCOMP_SET_MODE_FILTER), argument(1, unix.SECCOMP_FILTER_FLAG_TSYNC))
 	f.reload()
+	// Memory of its own, and files; memory that is shared counts for no limit.
+	f.choice(unix.SYS_MMAP, 3, unix.MAP_ANON, 0)
+	f.choice(unix.SYS_MMAP, 3, unix.MAP_TYPE, unix.MAP_PRIVATE)
 	for _, op := range []uint32{unix.PTRACE_TRACEME, unix.PTRACE_DETACH} {
 		f.option(unix.SYS_PTRACE, 0, op)
 	}
@@ -149,10 +160,14 @@ func program() filter {
 func (f *filter) reload() { f.load(dataCall) }
 
 // option allows a call with one value of an argument, and goes on otherwise.
-func (f *filter) option(call, i, value uint32) {
+func (f *filter) option(call, i, value uint32) { f.choice(call, i, 0xffffffff, value) }
+
+// choice is option for some bits of an argument.
+func (f *filter) choice(call, i, mask, value uint32) {
 	f.load(dataCall)
-	f.add(unix.BPF_JMP|unix.BPF_JEQ|unix.BPF_K, call, 0, 3)
+	f.add(unix.BPF_JMP|unix.BPF_JEQ|unix.BPF_K, call, 0, 4)
 	f.load(dataArgument + 8*i)
+	f.add(unix.BPF_ALU|unix.BPF_AND|unix.BPF_K, mask, 0, 0)
 	f.add(unix.BPF_JMP|unix.BPF_JEQ|unix.BPF_K, value, 0, 1)
 	f.answer(answerAllow)
 }
@@ -187,8 +202,7 @@ var plainCalls = []uintptr{
 	unix.SYS_READ, unix.SYS_WRITE, unix.SYS_CLOSE, unix.SYS_FSTAT, unix.SYS_LSEEK, unix.SYS_PREAD64, unix.SYS_PWRITE64, unix.SYS_READV, unix.SYS_WRITEV,
 	unix.SYS_PREADV, unix.SYS_PREADV2, unix.SYS_OPENAT, unix.SYS_UNLINKAT, unix.SYS_READLINKAT, unix.SYS_FACCESSAT, unix.SYS_FACCESSAT2, unix.SYS_STATX,
 	unix.SYS_GETDENTS64, unix.SYS_GETCWD, unix.SYS_CHDIR, unix.SYS_DUP, unix.SYS_DUP3, unix.SYS_PIPE2, unix.SYS_CLOSE_RANGE,
-	unix.SYS_FCHMOD, unix.SYS_FCHMODAT,
-	unix.SYS_MMAP, unix.SYS_MPROTECT, unix.SYS_MUNMAP, unix.SYS_BRK, unix.SYS_MADVISE, unix.SYS_MREMAP, unix.SYS_MINCORE, unix.SYS_MEMBARRIER,
+	unix.SYS_MPROTECT, unix.SYS_MUNMAP, unix.SYS_BRK, unix.SYS_MADVISE, unix.SYS_MREMAP, unix.SYS_MINCORE, unix.SYS_MEMBARRIER,
 	unix.SYS_RT_SIGACTION, unix.SYS_RT_SIGPROCMASK, unix.SYS_RT_SIGRETURN, unix.SYS_SIGALTSTACK,
 	unix.SYS_SCHED_YIELD, unix.SYS_SCHED_GETAFFINITY, unix.SYS_FUTEX, unix.SYS_SET_ROBUST_LIST, unix.SYS_SET_TID_ADDRESS, unix.SYS_RSEQ, unix.SYS_GETTID,
 	unix.SYS_GETPID, unix.SYS_GETPPID, unix.SYS_GETUID, unix.SYS_GETEUID, unix.SYS_GETGID, unix.SYS_GETEGID, unix.SYS_UNAME, unix.SYS_GETRANDOM,

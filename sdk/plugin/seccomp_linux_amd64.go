@@ -14,5 +14,5 @@ var machineProcesses = []uint32{unix.SYS_FORK, unix.SYS_VFORK}
 
 var machineCalls = []uintptr{
 	unix.SYS_ARCH_PRCTL, unix.SYS_EPOLL_WAIT, unix.SYS_NEWFSTATAT, unix.SYS_READLINK, unix.SYS_ACCESS, unix.SYS_STAT, unix.SYS_LSTAT, unix.SYS_OPEN,
-	unix.SYS_DUP2, unix.SYS_POLL, unix.SYS_UNLINK, unix.SYS_GETRLIMIT, unix.SYS_TIME, unix.SYS_CHMOD,
+	unix.SYS_DUP2, unix.SYS_POLL, unix.SYS_UNLINK, unix.SYS_GETRLIMIT, unix.SYS_TIME,
 }
