@@ -5,54 +5,58 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
 	"github.com/cavra/cavra/sdk/diskio"
 )
 
-// folderPattern names the folder of one plugin's socket in the machine's temporary
-// one, and folderLock the file in it that the host has locked while it lives.
+// A host locks a file beside the folder of each plugin's socket while it lives. The
+// plugin cannot reach the file; and a folder around the folder would make the socket's
+// path too long for the kernel where the temporary folder's own is not short.
 const (
-	folderPattern = "cavra-plugin-*"
-	folderLock    = "lock"
+	folderPattern = "plugin-dir*"
+	folderLock    = ".cavra-lock"
 )
 
-// sweepAfter is how old a folder has to be: who makes one needs a moment to lock it.
+// sweepAfter is how old a lock has to be: who makes one needs a moment to lock it.
 const sweepAfter = time.Minute
 
-// newFolder makes a folder that stays as long as this process, or until remove.
-func newFolder() (dir string, remove func() error, err error) {
-	dir, err = os.MkdirTemp("", folderPattern)
+// holdFolder says that the folder of a plugin's socket is this process's, as long as
+// that lives or until release, which deletes it.
+func holdFolder(dir string) (release func() error, err error) {
+	lock := dir + folderLock
+	unlock, err := diskio.Lock(lock)
 	if err != nil {
-		return "", nil, fmt.Errorf("make folder for a plugin's socket: %w", err)
+		return nil, fmt.Errorf("hold folder of a plugin's socket: %w", err)
 	}
-	unlock, err := diskio.Lock(filepath.Join(dir, folderLock))
-	if err != nil {
-		return "", nil, errors.Join(fmt.Errorf("make folder for a plugin's socket: %w", err), os.RemoveAll(dir))
-	}
-	return dir, func() error { return errors.Join(os.RemoveAll(dir), unlock()) }, nil
+	return func() error { return errors.Join(os.RemoveAll(dir), os.RemoveAll(lock), unlock()) }, nil
 }
 
 // Sweep deletes what hosts of this user that were killed have left behind in the
 // temporary folder. It touches nothing of a host that lives.
 func Sweep() error {
-	left, err := filepath.Glob(filepath.Join(os.TempDir(), folderPattern))
+	locks, err := filepath.Glob(filepath.Join(os.TempDir(), folderPattern+folderLock))
 	if err != nil {
 		return fmt.Errorf("sweep temporary folder: %w", err)
 	}
 	var errs []error
-	for _, dir := range left {
-		info, err := os.Lstat(dir)
-		if err != nil || !info.IsDir() || info.Mode().Perm() != 0o700 || !ours(info) || time.Since(info.ModTime()) < sweepAfter {
+	for _, lock := range locks {
+		dir := strings.TrimSuffix(lock, folderLock)
+		info, err := os.Lstat(lock)
+		if err != nil || !info.Mode().IsRegular() || !ours(info) || time.Since(info.ModTime()) < sweepAfter {
 			continue // gone meanwhile, new, or nobody's business here
 		}
-		unlock, err := diskio.Lock(filepath.Join(dir, folderLock))
-		if errors.Is(err, diskio.ErrLocked) || errors.Is(err, os.ErrNotExist) {
+		if folder, err := os.Lstat(dir); err == nil && (!folder.IsDir() || !ours(folder)) {
+			continue // somebody else's
+		}
+		unlock, err := diskio.Lock(lock)
+		if errors.Is(err, diskio.ErrLocked) {
 			continue
 		}
 		if err == nil {
-			err = errors.Join(os.RemoveAll(dir), unlock())
+			err = errors.Join(os.RemoveAll(dir), os.RemoveAll(lock), unlock())
 		}
 		errs = append(errs, err)
 	}

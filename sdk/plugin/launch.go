@@ -75,8 +75,8 @@ type Process struct {
 	egress *egress
 	tail   *safeio.Tail
 	dir    string
-	// removeFolder is nil while there is no folder for the socket's.
-	removeFolder func() error
+	// release gives dir back; nil while there is none.
+	release func() error
 
 	handles atomic.Uint64
 	closing sync.Once
@@ -137,16 +137,15 @@ func Launch(ctx context.Context, cfg Config) (*Process, error) {
 }
 
 func (p *Process) start(ctx context.Context, program *os.File, sockets []*os.File) error {
-	folder, remove, err := newFolder()
-	if err != nil {
-		return err
-	}
-	p.removeFolder = remove
 	config := p.clientConfig()
-	config.UnixSocketConfig = &goplugin.UnixSocketConfig{TempDir: folder}
 	inTime := func() bool { return true }
 	config.RunnerFunc = func(_ hclog.Logger, spec *exec.Cmd, dir string) (runner.Runner, error) {
 		p.dir = dir
+		release, err := holdFolder(dir)
+		if err != nil {
+			return nil, err
+		}
+		p.release = release
 		confined, err := newConfinement(p.cfg, program, dir)
 		if err != nil {
 			return nil, err
@@ -161,7 +160,7 @@ func (p *Process) start(ctx context.Context, program *os.File, sockets []*os.Fil
 		return c, nil
 	}
 	p.client = goplugin.NewClient(config)
-	err = p.connect(config)
+	err := p.connect(config)
 	if !inTime() {
 		return context.Cause(ctx)
 	}
@@ -300,8 +299,8 @@ func (p *Process) Close() error {
 		if p.egress != nil {
 			err = errors.Join(err, p.egress.close())
 		}
-		if p.removeFolder != nil {
-			err = errors.Join(err, p.removeFolder())
+		if p.release != nil {
+			err = errors.Join(err, p.release())
 		}
 	})
 	if err != nil {
