@@ -49,8 +49,11 @@ type Config struct {
 
 // Agent is an agent with its identity, its plugins and its spool.
 type Agent struct {
-	cfg       Config
-	identity  enrol.Loaded
+	cfg      Config
+	identity enrol.Loaded
+	// signs is the identity whose epoch the spool is in: its key may change while
+	// the agent runs.
+	signs     atomic.Pointer[enrol.Loaded]
 	judge     *judge.Judge
 	pools     []*pluginhost.Pool
 	connector map[string]*pluginhost.Connector
@@ -85,12 +88,10 @@ func Open(ctx context.Context, cfg Config) (*Agent, error) {
 
 func (a *Agent) open(ctx context.Context) error {
 	var err error
-	if a.identity, err = enrol.Load(a.cfg.Dir); err != nil {
+	if err = a.takeSpool(ctx); err != nil {
 		return err
 	}
-	if a.spool, err = a.takeSpool(ctx); err != nil {
-		return err
-	}
+	a.signs.Store(&a.identity)
 	if err = a.openKept(ctx); err != nil {
 		return err
 	}
@@ -117,21 +118,25 @@ func (a *Agent) open(ctx context.Context) error {
 // only asks how the agent stands is done long before.
 const takePatience = 3 * time.Second
 
-func (a *Agent) takeSpool(ctx context.Context) (*spool.Spool, error) {
+// takeSpool loads the identity and opens its spool.
+func (a *Agent) takeSpool(ctx context.Context) error {
 	limit, tick := time.NewTimer(takePatience), time.NewTicker(takePatience/30)
 	defer limit.Stop()
 	defer tick.Stop()
 	for {
-		s, err := openSpool(ctx, a.cfg, a.identity)
+		var err error
+		if a.identity, err = settleKey(ctx, a.cfg); err == nil {
+			a.spool, err = openSpool(ctx, a.cfg, a.identity)
+		}
 		if !errors.Is(err, diskio.ErrLocked) {
-			return s, err
+			return err
 		}
 		select {
 		case <-tick.C:
 		case <-limit.C:
-			return nil, inUse(a.cfg.Dir)
+			return inUse(a.cfg.Dir)
 		case <-ctx.Done():
-			return nil, ctx.Err()
+			return ctx.Err()
 		}
 	}
 }
@@ -269,6 +274,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	group.Go(func() error { return a.heartbeats(ctx) })
 	group.Go(func() error { return a.contact.Run(ctx) })
 	group.Go(func() error { return a.stands(ctx) })
+	group.Go(func() error { return a.rotations(ctx) })
 	if err := group.Wait(); err != nil && !errors.Is(err, context.Canceled) {
 		return err
 	}
@@ -306,6 +312,14 @@ func (a *Agent) RunOnce(ctx context.Context, patience time.Duration) error {
 		scanned.Store(true)
 		if err := a.spool.Drained(ctx); err != nil {
 			return err
+		}
+		if a.rotationDue() {
+			if err := a.answer(ctx, false, a.rotate(ctx, true)); err != nil {
+				return err
+			}
+			if err := a.spool.Drained(ctx); err != nil {
+				return err
+			}
 		}
 		return errDone
 	})

@@ -27,13 +27,16 @@ func openSpool(ctx context.Context, cfg Config, id enrol.Loaded) (_ *spool.Spool
 		}
 	}()
 	if !s.Begun() {
-		if _, err := s.Append(ctx, &predicate.Epoch{Cause: id.EpochCause, Algorithm: id.Key.Public().Algorithm}); err != nil {
+		if err := begin(ctx, s, id); err != nil {
 			return nil, fmt.Errorf("begin epoch %d: %w", id.Epoch, err)
 		}
 	}
 	if !id.Begun {
-		// What was told in another epoch may be lost with it.
-		if err := errors.Join(forget(cfg.Dir), enrol.Begin(cfg.Dir, id.Identity)); err != nil {
+		if id.EpochCause != predicate.Rotated {
+			// What was told in another epoch may be lost with it.
+			err = forget(cfg.Dir)
+		}
+		if err := errors.Join(err, begun(cfg.Dir, id)); err != nil {
 			return nil, err
 		}
 	}
@@ -48,6 +51,15 @@ func openSpool(ctx context.Context, cfg Config, id enrol.Loaded) (_ *spool.Spool
 	return s, nil
 }
 
+// begin appends the first statement of an epoch.
+func begin(ctx context.Context, s *spool.Spool, id enrol.Loaded) error {
+	if id.Opener != nil {
+		return s.Begin(ctx, []byte(id.Opening))
+	}
+	_, err := s.Append(ctx, &predicate.Epoch{Cause: id.EpochCause, Algorithm: id.Key.Public().Algorithm})
+	return err
+}
+
 func spoolOf(cfg Config, id enrol.Loaded) (*spool.Spool, error) {
 	gate, err := egress.NewGate(cfg.Settings.Privacy, egress.Shipped())
 	if err != nil {
@@ -55,7 +67,7 @@ func spoolOf(cfg Config, id enrol.Loaded) (*spool.Spool, error) {
 	}
 	return spool.Open(spool.Config{
 		Dir: filepath.Join(cfg.Dir, SpoolDir), Chain: spool.Chain{Tenant: id.Tenant, Agent: id.Agent, Epoch: id.Epoch},
-		Signer: id.Key, Gate: gate, MaxBytes: cfg.Settings.Spool.MaxBytes, SentBytes: cfg.Settings.Spool.SentBytes, Log: cfg.Log,
+		Signer: signerOf(id), Opener: id.Opener, Gate: gate, MaxBytes: cfg.Settings.Spool.MaxBytes, SentBytes: cfg.Settings.Spool.SentBytes, Log: cfg.Log,
 	}, !id.Begun)
 }
 

@@ -99,6 +99,7 @@ func stranger(dir string) (enrol.Loaded, error) {
 	if err != nil {
 		return id, fmt.Errorf("preview: %w", err)
 	}
+	id.Opener, id.SigningKey = nil, enrol.SigningKey{}
 	id.Key, id.KeyID, id.Epoch, id.EpochCause, id.Begun = key, key.Public().ID(), 1, predicate.Enrolled, false
 	return id, nil
 }

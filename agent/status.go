@@ -13,6 +13,7 @@ import (
 
 	"github.com/cavra/cavra/agent/internal/contact"
 	"github.com/cavra/cavra/agent/internal/enrol"
+	"github.com/cavra/cavra/agent/internal/keys"
 	"github.com/cavra/cavra/agent/internal/publish"
 	"github.com/cavra/cavra/agent/internal/spool"
 	"github.com/cavra/cavra/schemas/predicate"
@@ -25,10 +26,34 @@ type Status struct {
 	Tenant string `json:"tenant"`
 	Agent  string `json:"agent"`
 	Server string `json:"server"`
+	Key    Key    `json:"key"`
 	Standing
 	// Brokers is BrokersReady, or what stands between this agent and its topic
 	// and what to do about it.
 	Brokers string `json:"brokers"`
+}
+
+// Key is what an agent signs with.
+type Key struct {
+	// Holder is where the key is that certifies the agent's: a KMS, a token, or
+	// the folder's own file.
+	Holder string          `json:"holder"`
+	MadeAt *predicate.Time `json:"made_at,omitempty"`
+	// EndsAt is when its certificate ends.
+	EndsAt *predicate.Time `json:"ends_at,omitempty"`
+	// Authority certified it.
+	Authority predicate.Digest `json:"authority,omitempty"`
+	// DueAt is when the next one is to follow.
+	DueAt *predicate.Time `json:"due_at,omitempty"`
+}
+
+func keyOf(id enrol.Loaded, maxAge time.Duration) Key {
+	out := Key{Holder: cmp.Or(id.Holder, keys.File), MadeAt: id.MadeAt, EndsAt: id.EndsAt, Authority: id.Authority}
+	if id.MadeAt != nil {
+		due := predicate.At(id.MadeAt.Time().Add(maxAge))
+		out.DueAt = &due
+	}
+	return out
 }
 
 // Standing is the part of a Status that the process knows which has the spool
@@ -143,7 +168,7 @@ func StatusOf(ctx context.Context, cfg Config) (Status, error) {
 	if err != nil {
 		return Status{}, err
 	}
-	out := Status{Tenant: id.Tenant, Agent: id.Agent, Server: id.Server, Brokers: BrokersReady}
+	out := Status{Tenant: id.Tenant, Agent: id.Agent, Server: id.Server, Brokers: BrokersReady, Key: keyOf(id, time.Duration(cfg.Settings.Key.MaxAge))}
 	if out.Standing, err = findStanding(ctx, cfg, id); err != nil {
 		return Status{}, err
 	}
@@ -328,7 +353,7 @@ func (a *Agent) standing() Standing {
 		out.DiskError = failed.Error()
 	}
 	out.Running, out.Owner = os.Getpid(), a.owner
-	out.KeyID, out.Privacy = a.identity.KeyID, a.cfg.Settings.Privacy
+	out.KeyID, out.Privacy = a.signs.Load().KeyID, a.cfg.Settings.Privacy
 	if a.kept != nil {
 		out.keeps(a.kept.Stats())
 	}

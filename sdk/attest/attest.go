@@ -7,6 +7,7 @@ package attest
 
 import (
 	"bytes"
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -74,6 +75,15 @@ func Sign(payload []byte, s Signer) ([]byte, error) {
 		return nil, fmt.Errorf("sign statement: envelope is %d bytes, at most %d", len(b), MaxEnvelope)
 	}
 	return b, nil
+}
+
+// SignBy is Sign by a key that may be held elsewhere.
+func SignBy(ctx context.Context, payload []byte, h identity.Holder) ([]byte, error) {
+	sig, err := h.Sign(ctx, PAE(payload))
+	if err != nil {
+		return nil, fmt.Errorf("sign statement: %w", err)
+	}
+	return marshal(payload, h.Public().ID(), sig), nil
 }
 
 func marshal(payload []byte, keyID predicate.Digest, sig []byte) []byte {

@@ -40,7 +40,7 @@ found, and sends it to an aggregator. Nothing of an artifact leaves the machine.
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newEnroll(), newAgentRun(), newAgentStatus(), newAgentPreview(), newAgentSent(), newAgentKept())
+	cmd.AddCommand(newEnroll(), newAgentRun(), newAgentStatus(), newAgentPreview(), newAgentSent(), newAgentKept(), newAgentRotate())
 	return cmd
 }
 
@@ -58,8 +58,13 @@ func newEnroll() *cobra.Command {
 		Use:   "enroll",
 		Short: "Exchange a one-time join token for this agent's identity",
 		Long: `enroll makes a key in the agent's folder, which never leaves it, and exchanges a
-one-time join token for the agent's identity and its way to the topic.`,
+one-time join token for the agent's identity and its way to the topic.
+
+With --key, a key in AWS KMS or in a PKCS #11 token certifies that one, for a
+time: nothing but that is ever signed by it, so that a scan of any size asks it
+nothing. Whoever holds its public half can verify the whole chain.`,
 		Example: `  cavra agent enroll --server http://127.0.0.1:8480 --token-file join.token --dir ./agent --scan /models
+  cavra agent enroll --key kms:arn:aws:kms:eu-central-1:111122223333:key/… --server https://cavra.example:8480 --token-file join.token --dir ./agent --scan /models
   cavra agent enroll --reenroll --server https://cavra.example:8480 --token-file join.token --dir ./agent`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -70,6 +75,9 @@ one-time join token for the agent's identity and its way to the topic.`,
 			r.JoinToken, r.Version = token, version
 			settings, err := settingsFor(r.Dir, scan, predicate.Privacy(privacy), plugin.Sandbox(sandbox))
 			if err != nil {
+				return err
+			}
+			if err := hold(cmd.Context(), &r, settings.Key, askPIN(cmd.InOrStdin(), cmd.ErrOrStderr())); err != nil {
 				return err
 			}
 			id, err := enrol.Enrol(cmd.Context(), r)
@@ -89,6 +97,7 @@ one-time join token for the agent's identity and its way to the topic.`,
 	f.StringVar(&tokenFile, "token-file", "", "a file that holds the join token; - is standard input")
 	f.StringVar(&r.JoinToken, "token", "", "the join token itself; others on this machine can see it, so prefer --token-file")
 	f.StringVar(&r.CAFile, "ca", "", "the aggregator's certificate authority, PEM")
+	f.StringVar(&r.HolderName, "key", "", "where the key is that everything rests on: file (the default), kms:ARN, or pkcs11:token=…;object=…?module-path=…[&pin-source=file:/…]")
 	f.BoolVar(&r.Reenroll, "reenroll", false, "open a new epoch for an agent that is enrolled, with a token made for it")
 	f.StringArrayVar(&scan, "scan", nil, "a folder or file to look after; may be given again")
 	f.StringVar(&sandbox, "sandbox", "", "isolation of the scanners: require (the default), best-effort where the machine cannot give all of it, or off-unsafe")
@@ -300,6 +309,8 @@ func showStatus(w io.Writer, s agent.Status) error {
 		{"agent", fmt.Sprintf("%s of tenant %s", s.Agent, s.Tenant)},
 		{"aggregator", s.Server},
 		{"key", string(s.KeyID)},
+		{"key holder", s.Key.Holder},
+		{"key age", fmt.Sprintf("made %s, another follows from %s on", when(s.Key.MadeAt, "at an unknown time"), when(s.Key.DueAt, "when it is asked for"))},
 		{"privacy", string(s.Privacy)},
 		{"running", running},
 		{"last round", when(s.LastRound, "none has ended")},
@@ -312,6 +323,9 @@ func showStatus(w io.Writer, s agent.Status) error {
 	}
 	if s.Kept > 0 {
 		lines = append(lines, [2]string{"kept here", fmt.Sprintf("%d statements, %d bytes on the disk: cavra agent kept shows them", s.Kept, s.KeptBytes)})
+	}
+	if s.Key.Authority != "" {
+		lines = append(lines, [2]string{"certified by", fmt.Sprintf("%s, until %s", s.Key.Authority, when(s.Key.EndsAt, "another key follows"))})
 	}
 	if s.FullSince != nil && s.DiskError == "" {
 		lines = append(lines, [2]string{"full since", s.FullSince.String() + ": scanning waits for the brokers"})

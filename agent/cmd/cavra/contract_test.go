@@ -129,7 +129,7 @@ func FuzzParseExport(f *testing.F) {
 			return
 		}
 		// Nothing that a fuzzer can make is signed by a key that is trusted.
-		links, bad := open(e.envelopes, nil)
+		links, _, bad := open(e.envelopes, nil)
 		if bad != len(links) {
 			t.Errorf("%d of %d envelopes believed", len(links)-bad, len(links))
 		}

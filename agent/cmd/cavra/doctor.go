@@ -42,24 +42,28 @@ type check struct {
 }
 
 func newDoctor() *cobra.Command {
-	var dir string
+	var dir, folder string
 	cmd := &cobra.Command{
 		Use: "doctor", Short: "Say what works on this machine, and what to do about what does not", Args: cobra.NoArgs,
 		Long: `Check the plugin programs, one scan from end to end, the layers of isolation and
 the disk. Exit codes: 0 nothing failed; 1 something did.`,
-		RunE: func(cmd *cobra.Command, _ []string) error { return doctor(cmd, dir) },
+		RunE: func(cmd *cobra.Command, _ []string) error { return doctor(cmd, dir, folder) },
 	}
 	cmd.Flags().StringVar(&dir, "plugin-dir", "", "where the plugin programs are (default: beside this program)")
+	cmd.Flags().StringVar(&folder, "dir", "", "an agent's folder: check its key, and what certifies it, as well")
 	return cmd
 }
 
-func doctor(cmd *cobra.Command, dir string) error {
+func doctor(cmd *cobra.Command, dir, folder string) error {
 	ctx := cmd.Context()
 	checks := []check{{levelOK, fmt.Sprintf("cavra %s, %s/%s, %s", version, runtime.GOOS, runtime.GOARCH, kernel()), ""}}
 	checks = append(checks, checkPlugins(ctx, dir)...)
 	checks = append(checks, checkScan(ctx, dir)...)
 	checks = append(checks, checkKernel()...)
 	checks = append(checks, checkDisk(os.TempDir()), check{levelOK, "config: cavra scan needs none", ""})
+	if folder != "" {
+		checks = append(checks, checkKey(ctx, folder)...)
+	}
 	failed := 0
 	for _, c := range checks {
 		if c.level == levelFail {

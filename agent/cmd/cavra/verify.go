@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 
@@ -75,10 +76,10 @@ func verify(cmd *cobra.Command, o verifyOptions, path string) error {
 	if log != "" && len(evidence.logs) == 0 {
 		return &exitError{exitFindings, fmt.Errorf("verify %s: %w", path, errNoLog)}
 	}
-	links, bad := open(evidence.envelopes, keys)
+	links, ring, bad := open(evidence.envelopes, keys)
 	slices.SortStableFunc(links, compareLinks)
 	bad += place(links)
-	if err := printLinks(cmd.OutOrStdout(), links); err != nil {
+	if err := printLinks(cmd.OutOrStdout(), links, ring); err != nil {
 		return err
 	}
 	inLog, unproven := logged(evidence, log, links)
@@ -89,8 +90,9 @@ func verify(cmd *cobra.Command, o verifyOptions, path string) error {
 			early++
 		}
 	}
-	if o.requireUnitary && early > 0 {
-		bad += early
+	short := truncated(links)
+	if o.requireUnitary {
+		bad += early + len(short)
 	}
 	if o.requireUnitary && evidence.partial {
 		bad++
@@ -102,6 +104,9 @@ func verify(cmd *cobra.Command, o verifyOptions, path string) error {
 	}
 	if early > 0 {
 		words += fmt.Sprintf("; %d without a predecessor in this file", early)
+	}
+	for _, s := range short {
+		words += "; " + s
 	}
 	if evidence.partial {
 		words += "; this is one page of an export and more follows it: `cavra-aggregator export` writes all of it"
@@ -146,49 +151,137 @@ func trusted(o verifyOptions, evidence *export) (map[predicate.Digest]identity.P
 
 // verified is one envelope and what is known of it.
 type verified struct {
-	index  int
-	keyID  predicate.Digest
-	digest predicate.Digest
+	index    int
+	envelope attest.Envelope
+	keyID    predicate.Digest
+	digest   predicate.Digest
 	// err says why it is not believed; the rest is then unset.
 	err     error
 	kind    string
 	link    *predicate.Link
 	outcome chain.Outcome
+	// opens says that it is the first of an epoch and certifies the epoch's key.
+	opens bool
+	// last is where the epoch before stood, by the first statement of the next.
+	last *predicate.ChainHead
 }
 
-// open verifies envelopes, in their order in the file.
-func open(envelopes [][]byte, keys map[predicate.Digest]identity.PublicKey) (out []verified, bad int) {
-	// Each key signs for one epoch of one agent.
-	owner := make(map[predicate.Digest]string)
+// certificate is what a verified first statement of an epoch says of its key.
+type certificate struct {
+	predicate.SigningKey
+	chain string
+	// by is the key that signed it.
+	by predicate.Digest
+}
+
+// keyring is the keys to verify by. It grows: a key that one of them certifies, in
+// the first statement of an epoch, is known from then on.
+type keyring struct {
+	keys         map[predicate.Digest]identity.PublicKey
+	certificates map[predicate.Digest]certificate
+}
+
+// learn takes on the key that a verified statement certifies.
+func (k *keyring) learn(p predicate.Predicate) error {
+	e, ok := p.(*predicate.Epoch)
+	if !ok || e.Key == nil {
+		return nil
+	}
+	key, err := identity.ParsePublicKey(e.Key.Algorithm, e.Key.PublicKey)
+	if err != nil {
+		return fmt.Errorf("the key that it certifies: %w", err)
+	}
+	c := certificate{*e.Key, chainID(&e.Link), e.KeyID}
+	if was, ok := k.certificates[key.ID()]; ok && was.chain != c.chain {
+		return errors.New("the key that it certifies is certified for another chain in this file too")
+	}
+	k.keys[key.ID()], k.certificates[key.ID()] = key, c
+	return nil
+}
+
+// open verifies envelopes, in their order in the file. Whatever order that is, a
+// key is known before what it signed is judged.
+func open(envelopes [][]byte, keys map[predicate.Digest]identity.PublicKey) (out []verified, ring *keyring, bad int) {
+	ring = &keyring{map[predicate.Digest]identity.PublicKey{}, map[predicate.Digest]certificate{}}
+	maps.Copy(ring.keys, keys)
+	out = make([]verified, len(envelopes))
 	for i, raw := range envelopes {
-		v := verified{index: i + 1}
-		v.err = v.open(raw, keys)
-		if v.err == nil {
-			id := chainID(v.link)
-			if was, ok := owner[v.keyID]; ok && was != id {
-				v.err = errors.New("its key signed for another chain in this file too")
+		out[i] = verified{index: i + 1}
+		out[i].envelope, out[i].err = attest.Open(raw)
+	}
+	for learned := true; learned; {
+		learned = false
+		for i := range out {
+			v := &out[i]
+			if _, known := ring.keys[v.envelope.KeyID()]; v.err != nil || v.link != nil || !known {
+				continue
 			}
-			owner[v.keyID] = id
+			v.err = v.open(ring)
+			learned = learned || v.opens
+		}
+	}
+	bad = settle(out, ring)
+	return out, ring, bad
+}
+
+// settle judges verified statements by what the file as a whole says of their
+// keys, and counts the bad ones.
+func settle(all []verified, ring *keyring) (bad int) {
+	// Each key signs for one agent, and all but the openings for one epoch of it.
+	agents, chains := map[predicate.Digest]string{}, map[predicate.Digest]string{}
+	for i := range all {
+		v := &all[i]
+		if v.err == nil && v.link == nil {
+			v.err = fmt.Errorf("its key %s is none of those given", v.envelope.KeyID())
+		}
+		if v.err == nil {
+			v.err = v.owned(agents, chains)
+		}
+		if v.err == nil && !v.opens {
+			v.err = ring.allows(v)
 		}
 		if v.err != nil {
 			bad++
 		}
-		out = append(out, v)
 	}
-	return out, bad
+	return bad
 }
 
-func (v *verified) open(raw []byte, keys map[predicate.Digest]identity.PublicKey) error {
-	e, err := attest.Open(raw)
-	if err != nil {
-		return err
+func (v *verified) owned(agents, chains map[predicate.Digest]string) error {
+	agent, id := v.link.Tenant+"/"+v.link.Agent, chainID(v.link)
+	if was, ok := agents[v.keyID]; ok && was != agent {
+		return errors.New("its key signed for another agent in this file too")
 	}
-	v.keyID, v.digest = e.KeyID(), e.Digest()
-	key, ok := keys[e.KeyID()]
-	if !ok {
-		return fmt.Errorf("its key %s is none of those given", e.KeyID())
+	agents[v.keyID] = agent
+	if v.opens {
+		return nil
 	}
-	payload, err := e.Verify(key)
+	if was, ok := chains[v.keyID]; ok && was != id {
+		return errors.New("its key signed for another chain in this file too")
+	}
+	chains[v.keyID] = id
+	return nil
+}
+
+// allows compares a statement with what its key was certified for.
+func (k *keyring) allows(v *verified) error {
+	c, ok := k.certificates[v.keyID]
+	switch {
+	case !ok:
+		return nil
+	case c.chain != chainID(v.link):
+		return errors.New("its key was certified for another chain")
+	case v.link.Sequence == 1:
+		return fmt.Errorf("the first statement of the epoch is that of key %s, which certified its key", c.by)
+	case !c.Covers(v.link.SignedAt):
+		return fmt.Errorf("it says that it was signed at %s, and its key was certified from %s to %s", v.link.SignedAt, c.NotBefore, c.NotAfter)
+	}
+	return nil
+}
+
+func (v *verified) open(ring *keyring) error {
+	v.keyID, v.digest = v.envelope.KeyID(), v.envelope.Digest()
+	payload, err := v.envelope.Verify(ring.keys[v.keyID])
 	if err != nil {
 		return err
 	}
@@ -196,10 +289,19 @@ func (v *verified) open(raw []byte, keys map[predicate.Digest]identity.PublicKey
 	if err != nil {
 		return err
 	}
-	if p.Place().KeyID != e.KeyID() {
+	l := p.Place()
+	if l.KeyID != v.keyID {
 		return errors.New("the statement names another key than the one that signed it")
 	}
-	v.kind, v.link = predicate.Short(p.PredicateType()), p.Place()
+	e, ok := p.(*predicate.Epoch)
+	v.opens = ok && e.Key != nil
+	if err := ring.learn(p); err != nil {
+		return err
+	}
+	if ok {
+		v.last = e.Last
+	}
+	v.kind, v.link = predicate.Short(p.PredicateType()), l
 	return nil
 }
 
@@ -256,6 +358,26 @@ func place(links []verified) (forked int) {
 	return forked
 }
 
+// truncated names the epochs that end before where the next one says that they
+// stood.
+func truncated(links []verified) (out []string) {
+	there := map[string]bool{}
+	at := func(l *predicate.Link, epoch, sequence uint64, digest predicate.Digest) string {
+		return fmt.Sprintf("%s/%s/%d/%d/%s", l.Tenant, l.Agent, epoch, sequence, digest)
+	}
+	for _, v := range links {
+		if v.err == nil {
+			there[at(v.link, v.link.Epoch, v.link.Sequence, v.digest)] = true
+		}
+	}
+	for _, v := range links {
+		if v.err == nil && v.last != nil && !there[at(v.link, v.last.Epoch, v.last.Sequence, v.last.Digest)] {
+			out = append(out, fmt.Sprintf("epoch %d is not here up to statement %d, where epoch %d says that it stood", v.last.Epoch, v.last.Sequence, v.link.Epoch))
+		}
+	}
+	return out
+}
+
 func countBad(links []verified) (n int) {
 	for _, l := range links {
 		if l.err != nil {
@@ -273,7 +395,22 @@ var outcomeWords = map[chain.Outcome]string{
 	chain.Forked:   "FORK: another statement stands in its place, or its predecessor is another",
 }
 
-func printLinks(w io.Writer, links []verified) error {
+// describe names the key of a statement's epoch, and what certifies it.
+func (k *keyring) describe(v *verified) string {
+	for id, c := range k.certificates {
+		if c.chain != chainID(v.link) {
+			continue
+		}
+		until := ""
+		if c.NotAfter != nil {
+			until = " until " + c.NotAfter.String()
+		}
+		return fmt.Sprintf("key %s  certified by %s%s", id, c.by, until)
+	}
+	return "key " + string(v.keyID)
+}
+
+func printLinks(w io.Writer, links []verified, ring *keyring) error {
 	var b strings.Builder
 	last := ""
 	for _, l := range links {
@@ -283,7 +420,7 @@ func printLinks(w io.Writer, links []verified) error {
 		}
 		if id := chainID(l.link); id != last {
 			last = id
-			fmt.Fprintf(&b, "tenant %s  agent %s  epoch %d  key %s\n", l.link.Tenant, l.link.Agent, l.link.Epoch, l.keyID)
+			fmt.Fprintf(&b, "tenant %s  agent %s  epoch %d  %s\n", l.link.Tenant, l.link.Agent, l.link.Epoch, ring.describe(&l))
 		}
 		words := outcomeWords[l.outcome]
 		if l.outcome == chain.Linked && l.link.Sequence == 1 {

@@ -39,6 +39,7 @@ type Config struct {
 	// full-local sends signs of life alone.
 	Privacy predicate.Privacy `yaml:"privacy"`
 	Spool   Spool             `yaml:"spool"`
+	Key     Key               `yaml:"key"`
 	// Sandbox is what is put on around scanners and connectors: require, best-effort or off-unsafe.
 	Sandbox plugin.Sandbox `yaml:"sandbox"`
 	// PluginDir is where the plugins are; empty looks beside the program.
@@ -119,6 +120,17 @@ type Spool struct {
 	KeptBytes int64 `yaml:"kept_bytes"`
 }
 
+// Key is about the key that the agent signs with.
+type Key struct {
+	// MaxAge is when another one follows.
+	MaxAge Duration `yaml:"max_age"`
+}
+
+// Life is for how long a key that is held elsewhere certifies the agent's: twice
+// the time after which another follows, so that the aggregator may be away
+// meanwhile.
+func (k Key) Life() time.Duration { return min(2*time.Duration(k.MaxAge), predicate.MaxKeyLife) }
+
 // Duration is a time span, written as in Go: "90s", "5m", "24h".
 type Duration time.Duration
 
@@ -140,6 +152,7 @@ const (
 	minSpool    = 16 << 20
 	maxJobs     = 256
 	minInterval = Duration(time.Second)
+	minKeyAge   = Duration(time.Minute)
 )
 
 // Default returns the settings of an installation that says nothing.
@@ -149,6 +162,7 @@ func Default() Config {
 		Interval: Duration(5 * time.Minute), Heartbeat: Duration(5 * time.Minute), Inventory: Duration(24 * time.Hour),
 		CheckIn: Duration(time.Minute),
 		Jobs:    runtime.NumCPU(), Privacy: predicate.Strict, Sandbox: plugin.SandboxRequire, Spool: Spool{MaxBytes: 1 << 30, SentBytes: 256 << 20, KeptBytes: 1 << 30},
+		Key: Key{MaxAge: Duration(30 * 24 * time.Hour)},
 	}
 }
 
@@ -197,6 +211,9 @@ func (c Config) Validate() error {
 	}
 	if c.Spool.MaxBytes < minSpool {
 		errs = append(errs, fmt.Errorf("spool.max_bytes: %d is less than %d", c.Spool.MaxBytes, minSpool))
+	}
+	if c.Key.MaxAge < minKeyAge || time.Duration(c.Key.MaxAge) > predicate.MaxKeyLife {
+		errs = append(errs, fmt.Errorf("key.max_age: %s is not within %s and %s", time.Duration(c.Key.MaxAge), time.Duration(minKeyAge), predicate.MaxKeyLife))
 	}
 	if c.Spool.KeptBytes < minSpool {
 		errs = append(errs, fmt.Errorf("spool.kept_bytes: %d is less than %d", c.Spool.KeptBytes, minSpool))

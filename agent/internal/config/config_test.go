@@ -58,6 +58,7 @@ func TestLoadRefuses(t *testing.T) {
 		"a time span":     {scope + "interval: soon\n", "no time span"},
 		"a tiny spool":    {scope + "spool: {max_bytes: 5}\n", "spool.max_bytes"},
 		"jobs":            {scope + "jobs: 0\n", "jobs: 0"},
+		"an old key":      {"scopes:\n- {connector: fs, root: /models}\nkey: {max_age: 2161h}\n", "key.max_age"},
 		"egress of files": {"scopes:\n- {connector: fs, root: /models, egress: [\"a.example:443\"]}\n", "reaches no network"},
 		"a prefix":        {remote("egress: [\"*.example:443\"]"), "scopes[0].egress"},
 		"no port":         {remote("egress: [a.example]"), "want host:port"},

@@ -55,6 +55,7 @@ type Identity struct {
 	Begun  bool   `json:"begun"`
 	Server string `json:"server"`
 	Kafka  Access `json:"kafka"`
+	SigningKey
 }
 
 // Access is the way to the topic, as the aggregator gave it.
@@ -94,11 +95,18 @@ type Request struct {
 	CAFile   string
 	Reenroll bool
 	Version  string
+	// Holder holds the key that certifies the agent's; nil where the agent's own
+	// file is all there is. HolderName is what opens it again.
+	Holder     identity.Holder
+	HolderName string
+	// KeyLife is for how long the holder's key certifies a local one.
+	KeyLife time.Duration
 }
 
 // Enrol makes a key, exchanges the token, and writes the identity. The key is
-// on the disk before the request is made, so that a lost answer costs a token
-// and nothing else.
+// on the disk before the request is made, so that after a lost answer the same
+// token has the same result. Where another key certifies it, that signs twice:
+// for the exchange, and the first statement of the epoch.
 func Enrol(ctx context.Context, r Request) (Identity, error) {
 	_, err := Load(r.Dir)
 	switch {
@@ -112,17 +120,13 @@ func Enrol(ctx context.Context, r Request) (Identity, error) {
 	if err := diskio.MakeDir(diskio.OS{}, r.Dir, 0o700); err != nil {
 		return Identity{}, fmt.Errorf("enrol: %w", err)
 	}
-	key, err := identity.Generate(predicate.Ed25519)
+	candidate, err := takeCandidate(r)
 	if err != nil {
 		return Identity{}, fmt.Errorf("enrol: %w", err)
 	}
-	keyFile := fmt.Sprintf(keyPattern, key.Public().ID().Hex()[:16])
-	pem, err := key.MarshalPEM()
+	ca, err := r.authority()
 	if err != nil {
-		return Identity{}, fmt.Errorf("enrol: %w", err)
-	}
-	if err := diskio.WriteFile(diskio.OS{}, filepath.Join(r.Dir, keyFile), pem, 0o600); err != nil {
-		return Identity{}, fmt.Errorf("enrol: %w", err)
+		return Identity{}, err
 	}
 	certificates, err := certificate.Open(diskio.OS{}, r.Dir)
 	if err != nil {
@@ -132,31 +136,33 @@ func Enrol(ctx context.Context, r Request) (Identity, error) {
 	if err != nil {
 		return Identity{}, fmt.Errorf("enrol: %w", err)
 	}
-	answer, err := exchange(ctx, r, key, tlsKey)
+	answer, err := exchange(ctx, r, ca, candidate, tlsKey)
 	if err != nil {
 		return Identity{}, err
 	}
-	if err := keepCertificate(certificates, r, answer.GetService()); err != nil {
+	if err := keepCertificate(certificates, r.Server, ca, answer.GetService()); err != nil {
 		return Identity{}, fmt.Errorf("enrol: %w", err)
 	}
 	if err := ensureNameKey(r.Dir); err != nil {
 		return Identity{}, err
 	}
-	id := identityOf(answer, key, keyFile, r.Server)
+	id := identityOf(answer, candidate, r.Server)
 	if err := id.validate(); err != nil {
 		return Identity{}, fmt.Errorf("enrol: %w", err)
 	}
-	return id, id.save(r.Dir)
+	if err := id.certify(ctx, r, candidate.key.Public()); err != nil {
+		return Identity{}, fmt.Errorf("enrol: %w", err)
+	}
+	if err := id.save(r.Dir); err != nil {
+		return Identity{}, err
+	}
+	return id, dropCandidate(r.Dir)
 }
 
 // keepCertificate takes the agent's first certificate into use. Where the
 // aggregator has no service for agents, there is none.
-func keepCertificate(f *certificate.Folder, r Request, a *enrolv1.AgentAccess) error {
-	ca, err := r.authority()
-	if err != nil {
-		return err
-	}
-	if err := f.SetEnrolment(certificate.Enrolment{Server: r.Server, CA: string(ca)}); err != nil {
+func keepCertificate(f *certificate.Folder, server, ca string, a *enrolv1.AgentAccess) error {
+	if err := f.SetEnrolment(certificate.Enrolment{Server: server, CA: ca}); err != nil {
 		return err
 	}
 	if a == nil {
@@ -187,11 +193,11 @@ func Begin(dir string, i Identity) error {
 	return i.save(dir)
 }
 
-func identityOf(a *enrolv1.EnrolResponse, key *identity.Key, keyFile, server string) Identity {
+func identityOf(a *enrolv1.EnrolResponse, c candidate, server string) Identity {
 	k := a.GetKafka()
 	return Identity{
 		Tenant: a.GetTenant(), Agent: a.GetAgent(), Epoch: a.GetEpoch(), EpochCause: predicate.EpochCause(a.GetEpochCause()),
-		KeyID: key.Public().ID(), KeyFile: keyFile, Server: server,
+		KeyID: c.key.Public().ID(), KeyFile: c.KeyFile, Server: server, SigningKey: SigningKey{MadeAt: &c.MadeAt},
 		Kafka: Access{
 			Brokers: k.GetBrokers(), Topic: k.GetTopic(), Mechanism: k.GetMechanism(), Username: k.GetUsername(),
 			Password: k.GetPassword(), TLS: k.GetTls(), CA: k.GetCaPem(),
@@ -207,10 +213,15 @@ func (i Identity) validate() error {
 }
 
 // exchange trades the token and the public key for an identity.
-func exchange(ctx context.Context, r Request, key, tlsKey *identity.Key) (*enrolv1.EnrolResponse, error) {
-	client, err := httpClient(r)
+func exchange(ctx context.Context, r Request, ca string, c candidate, tlsKey *identity.Key) (*enrolv1.EnrolResponse, error) {
+	client, err := httpClient(r.Server, ca)
 	if err != nil {
 		return nil, err
+	}
+	key := c.key
+	certification, err := certification(ctx, r, c)
+	if err != nil {
+		return nil, fmt.Errorf("enrol: %w", err)
 	}
 	der, err := key.Public().DER()
 	if err != nil {
@@ -227,16 +238,12 @@ func exchange(ctx context.Context, r Request, key, tlsKey *identity.Key) (*enrol
 	service := enrolv1connect.NewEnrolmentServiceClient(client, r.Server, connect.WithReadMaxBytes(maxAnswer))
 	answer, err := service.Enrol(ctx, connect.NewRequest(&enrolv1.EnrolRequest{
 		JoinToken: r.JoinToken, PublicKey: der, Algorithm: string(key.Public().Algorithm), Proof: proof, AgentVersion: r.Version,
-		TlsKey: wanted,
+		TlsKey: wanted, Certification: certification,
 	}))
-	var refused *connect.Error
-	switch {
-	case err == nil:
-		return answer.Msg, nil
-	case errors.As(err, &refused) && refused.Code() != connect.CodeUnavailable && refused.Code() != connect.CodeUnknown:
-		return nil, fmt.Errorf("enrol: the aggregator refuses: %s", refused.Message())
+	if err != nil {
+		return nil, fmt.Errorf("enrol: %w", refusal(r.Server, err))
 	}
-	return nil, fmt.Errorf("enrol: reach %s: %w (is the aggregator running, and is --server right?)", r.Server, err)
+	return answer.Msg, nil
 }
 
 // tlsRequest asks for a certificate of tlsKey, which key speaks for.
@@ -254,37 +261,44 @@ func tlsRequest(joinToken string, key, tlsKey *identity.Key) (*enrolv1.TLSKey, e
 	return &enrolv1.TLSKey{PublicKey: der, Proof: proof, Consent: consent}, err
 }
 
-// authority is the certificate authority of the server, PEM; nil for the
+// refusal is what an error of a call says.
+func refusal(server string, err error) error {
+	var refused *connect.Error
+	if errors.As(err, &refused) && refused.Code() != connect.CodeUnavailable && refused.Code() != connect.CodeUnknown &&
+		refused.Code() != connect.CodeDeadlineExceeded && refused.Code() != connect.CodeCanceled {
+		return fmt.Errorf("the aggregator refuses: %s", refused.Message())
+	}
+	return fmt.Errorf("reach %s: %w (is the aggregator running, and is --server right?)", server, err)
+}
+
+// authority reads the server's certificate authority, PEM; empty for the
 // system's.
-func (r Request) authority() ([]byte, error) {
+func (r Request) authority() (string, error) {
 	if r.CAFile == "" {
-		return nil, nil
+		return "", nil
 	}
 	pem, err := diskio.ReadFile(r.CAFile, maxAuthority)
 	if err != nil {
-		return nil, fmt.Errorf("enrol: read certificate authority: %w", err)
+		return "", fmt.Errorf("enrol: read certificate authority: %w", err)
 	}
-	return pem, nil
+	if !x509.NewCertPool().AppendCertsFromPEM(pem) {
+		return "", fmt.Errorf("enrol: %s holds no certificate", r.CAFile)
+	}
+	return string(pem), nil
 }
 
-func httpClient(r Request) (*http.Client, error) {
-	u, err := url.Parse(r.Server)
+func httpClient(server, ca string) (*http.Client, error) {
+	u, err := url.Parse(server)
 	if err != nil || u.Host == "" {
-		return nil, fmt.Errorf("enrol: --server %q: want https://host:port", r.Server)
+		return nil, fmt.Errorf("enrol: --server %q: want https://host:port", server)
 	}
 	if u.Scheme != "https" && (u.Scheme != "http" || !loopback(u.Hostname())) {
-		return nil, fmt.Errorf("enrol: --server %q: the join token would travel in the clear; plain http is for this machine alone", r.Server)
+		return nil, fmt.Errorf("enrol: --server %q: the join token would travel in the clear; plain http is for this machine alone", server)
 	}
 	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12}, ForceAttemptHTTP2: true}
-	pem, err := r.authority()
-	if err != nil {
-		return nil, err
-	}
-	if pem != nil {
+	if ca != "" {
 		transport.TLSClientConfig.RootCAs = x509.NewCertPool()
-		if !transport.TLSClientConfig.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("enrol: %s holds no certificate", r.CAFile)
-		}
+		transport.TLSClientConfig.RootCAs.AppendCertsFromPEM([]byte(ca))
 	}
 	return &http.Client{Transport: transport, Timeout: timeout}, nil
 }
@@ -313,6 +327,9 @@ type Loaded struct {
 	Identity
 	Key     *identity.Key
 	NameKey []byte
+	// Opener is the key that signs the epoch's first statement, where that is not
+	// Key: its signature is in Opening already.
+	Opener *identity.PublicKey
 }
 
 // Load reads the identity of a folder.
@@ -344,6 +361,13 @@ func Load(dir string) (Loaded, error) {
 	if l.Key.Public().ID() != l.KeyID {
 		return Loaded{}, fmt.Errorf("read key %s: it is not the key that was enrolled", l.KeyFile)
 	}
+	if l.Authority != "" {
+		opener, err := openerOf(dir, l.Identity)
+		if err != nil {
+			return Loaded{}, err
+		}
+		l.Opener = &opener
+	}
 	if l.NameKey, err = os.ReadFile(filepath.Join(dir, NameKeyFile)); err != nil {
 		return Loaded{}, fmt.Errorf("read name key: %w", err)
 	}
@@ -351,25 +375,4 @@ func Load(dir string) (Loaded, error) {
 		return Loaded{}, fmt.Errorf("read name key: %d bytes, at least %d", len(l.NameKey), nameKeyBytes)
 	}
 	return l, nil
-}
-
-// PublicKeys are those of every key that a folder has had, by their identifiers.
-func PublicKeys(dir string) (map[predicate.Digest]identity.PublicKey, error) {
-	files, err := filepath.Glob(filepath.Join(dir, fmt.Sprintf(keyPattern, "*")))
-	if err != nil {
-		return nil, fmt.Errorf("list keys: %w", err)
-	}
-	out := map[predicate.Digest]identity.PublicKey{}
-	for _, f := range files {
-		pem, err := os.ReadFile(f)
-		if err != nil {
-			return nil, fmt.Errorf("read key: %w", err)
-		}
-		key, err := identity.ParsePEM(pem)
-		if err != nil {
-			return nil, fmt.Errorf("read key %s: %w", filepath.Base(f), err)
-		}
-		out[key.Public().ID()] = key.Public()
-	}
-	return out, nil
 }

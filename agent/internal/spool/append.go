@@ -29,12 +29,10 @@ func (g *group) head() chain.Head { return g.heads[len(g.heads)-1] }
 // those before it. A statement that the gate refuses is an error, and takes no
 // sequence number.
 func (s *Spool) Append(ctx context.Context, statements ...predicate.Predicate) ([]chain.Head, error) {
-	select {
-	case s.writing <- struct{}{}:
-		defer func() { <-s.writing }()
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
+	if err := s.enter(ctx); err != nil {
+		return nil, err
 	}
+	defer s.leave()
 	var kept []chain.Head
 	for len(statements) > 0 {
 		if err := s.letGo(ctx); err != nil {

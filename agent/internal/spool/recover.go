@@ -251,7 +251,11 @@ func (s *Spool) checkLast(g *segment) error {
 	if err != nil {
 		return err
 	}
-	payload, err := e.Verify(s.cfg.Signer.Public())
+	key := s.cfg.Signer.Public()
+	if g.last == 1 && s.cfg.Opener != nil {
+		key = *s.cfg.Opener
+	}
+	payload, err := e.Verify(key)
 	if err != nil {
 		return err
 	}

@@ -23,6 +23,7 @@ import (
 	"github.com/cavra/cavra/sdk/attest"
 	"github.com/cavra/cavra/sdk/chain"
 	"github.com/cavra/cavra/sdk/diskio"
+	"github.com/cavra/cavra/sdk/identity"
 )
 
 // The bounds of a spool.
@@ -71,6 +72,9 @@ type Config struct {
 	Dir    string
 	Chain  Chain
 	Signer attest.Signer
+	// Opener is the key that signs the epoch's first statement, where that is not
+	// Signer's: see Begin. Nil otherwise.
+	Opener *identity.PublicKey
 	Gate   Gate
 	// MaxBytes bounds the folder; DefaultMaxBytes when 0.
 	MaxBytes int64

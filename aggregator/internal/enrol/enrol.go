@@ -140,7 +140,7 @@ func (s *Service) Enrol(ctx context.Context, req *connect.Request[enrolv1.EnrolR
 	if err != nil {
 		return nil, err
 	}
-	cert, err := s.certificate(req.Msg, key)
+	cert, err := s.certificate(ctx, req.Msg, key)
 	if err != nil {
 		return nil, err
 	}

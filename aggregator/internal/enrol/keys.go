@@ -41,7 +41,7 @@ func invalid(format string, args ...any) error {
 
 // certificate checks what a key that is held elsewhere says of the one that is
 // to be enrolled; nil where the key is its own authority.
-func (s *Service) certificate(m *enrolv1.EnrolRequest, key identity.PublicKey) (*control.Certificate, error) {
+func (s *Service) certificate(ctx context.Context, m *enrolv1.EnrolRequest, key identity.PublicKey) (*control.Certificate, error) {
 	c := m.GetCertification()
 	if c == nil {
 		return nil, nil //nolint:nilnil // there is none, which is no error
@@ -57,10 +57,19 @@ func (s *Service) certificate(m *enrolv1.EnrolRequest, key identity.PublicKey) (
 		return nil, invalid("certification: it is not signed by the key that it names")
 	}
 	out := &control.Certificate{Authority: authority, NotBefore: time.UnixMilli(c.GetNotBefore()), NotAfter: time.UnixMilli(c.GetNotAfter())}
-	if err := s.window(out.NotBefore, out.NotAfter); err != nil {
+	if err := s.inTime(ctx, key, out.NotBefore, out.NotAfter); err != nil {
 		return nil, invalid("certification: %w", err)
 	}
 	return out, nil
+}
+
+// inTime checks a new key's time. That of one that is known was checked: its
+// answer may have been lost a while ago.
+func (s *Service) inTime(ctx context.Context, key identity.PublicKey, begin, end time.Time) error {
+	if _, err := s.cfg.Store.KeyByID(ctx, key.ID()); err == nil {
+		return nil
+	}
+	return s.window(begin, end)
 }
 
 // window checks the time that a key is certified for; end is zero for a key that
@@ -143,19 +152,10 @@ func (s *Service) rotation(ctx context.Context, m *enrolv1.RotateKeyRequest) (co
 	if authority.Certifies && out.NotAfter.IsZero() {
 		return none, invalid("epoch_statement: a key that is held elsewhere certifies for a time: not_after is missing")
 	}
-	return out, s.known(ctx, out)
-}
-
-// known checks a rotation's times, unless it was done already: its answer may
-// have been lost a while ago.
-func (s *Service) known(ctx context.Context, r control.Rotation) error {
-	if _, err := s.cfg.Store.KeyByID(ctx, r.Key.ID()); err == nil {
-		return nil
+	if err := s.inTime(ctx, key, out.NotBefore, out.NotAfter); err != nil {
+		return none, invalid("epoch_statement: %w", err)
 	}
-	if err := s.window(r.NotBefore, r.NotAfter); err != nil {
-		return invalid("epoch_statement: %w", err)
-	}
-	return nil
+	return out, nil
 }
 
 func (s *Service) refuseRotation(ctx context.Context, err error) error {
