@@ -102,7 +102,7 @@ zero-trust: build engine ## Attempts of hostile plugins and what stopped each, a
 
 .PHONY: chaos
 chaos: build engine ## Faults in a running fleet: reports signed and present after each, and the time to recover
-	cd testbed && go test -count=1 -timeout 10m -v -run 'TestChaos$$' ./scenario
+	cd testbed && CAVRA_CHAOS=1 go test -count=1 -timeout 10m -v -run 'TestChaos$$' ./scenario
 
 .PHONY: chaos-long
 chaos-long: build engine ## The same with longer faults, five times over, and over Apache Kafka (needs Java and Maven; takes half an hour)

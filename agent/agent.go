@@ -28,6 +28,7 @@ import (
 	"github.com/cavra/cavra/agent/internal/sign"
 	"github.com/cavra/cavra/agent/internal/spool"
 	"github.com/cavra/cavra/schemas/predicate"
+	"github.com/cavra/cavra/sdk/clock"
 	"github.com/cavra/cavra/sdk/diskio"
 	"github.com/cavra/cavra/sdk/faultpoint"
 	"github.com/cavra/cavra/sdk/finding"
@@ -79,7 +80,7 @@ type Agent struct {
 // Open loads the identity, opens the spool and starts the plugins. Close the
 // Agent.
 func Open(ctx context.Context, cfg Config) (*Agent, error) {
-	a := &Agent{cfg: cfg, connector: map[string]*pluginhost.Connector{}, started: time.Now()}
+	a := &Agent{cfg: cfg, connector: map[string]*pluginhost.Connector{}, started: clock.Now()}
 	if err := a.open(ctx); err != nil {
 		return nil, errors.Join(err, a.Close())
 	}
@@ -171,9 +172,11 @@ func (a *Agent) openPlugins(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if a.connector[key], err = host.Connector(ctx, s.Connector, reach); err != nil {
+		c, err := host.Connector(ctx, s.Connector, reach)
+		if err != nil {
 			return fmt.Errorf("start connector %s: %w (cavra doctor says what is wrong here)", s.Connector, err)
 		}
+		a.connector[key] = c
 	}
 	if a.pools, err = host.Scanners(ctx); errors.Is(err, plugin.ErrSandbox) {
 		return fmt.Errorf("start scanners: %w (cavra doctor says what is missing; sandbox: best-effort in the agent's configuration goes on with the rest)", err)
@@ -272,6 +275,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	group.Go(func() error { return a.publisher.Run(ctx) })
 	group.Go(func() error { return a.rounds(ctx) })
 	group.Go(func() error { return a.heartbeats(ctx) })
+	group.Go(func() error { return a.watchClock(ctx) })
 	group.Go(func() error { return a.contact.Run(ctx) })
 	group.Go(func() error { return a.stands(ctx) })
 	group.Go(func() error { return a.rotations(ctx) })
@@ -390,7 +394,7 @@ func (a *Agent) round(ctx context.Context) error {
 		}
 		complete = complete && listed
 	}
-	now := time.Now().UnixMilli()
+	now := clock.Now().UnixMilli()
 	a.lastRound.Store(now)
 	if complete {
 		a.lastComplete.Store(now)

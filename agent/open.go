@@ -12,6 +12,7 @@ import (
 	"github.com/cavra/cavra/agent/internal/enrol"
 	"github.com/cavra/cavra/agent/internal/spool"
 	"github.com/cavra/cavra/schemas/predicate"
+	"github.com/cavra/cavra/sdk/clock"
 )
 
 // openSpool opens the spool of an identity, begins the epoch where it has not
@@ -68,6 +69,7 @@ func spoolOf(cfg Config, id enrol.Loaded) (*spool.Spool, error) {
 	return spool.Open(spool.Config{
 		Dir: filepath.Join(cfg.Dir, SpoolDir), Chain: spool.Chain{Tenant: id.Tenant, Agent: id.Agent, Epoch: id.Epoch},
 		Signer: signerOf(id), Opener: id.Opener, Gate: gate, MaxBytes: cfg.Settings.Spool.MaxBytes, SentBytes: cfg.Settings.Spool.SentBytes, Log: cfg.Log,
+		Now: clock.Now,
 	}, !id.Begun)
 }
 

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/cavra/cavra/agent/internal/config"
@@ -19,6 +20,7 @@ import (
 	"github.com/cavra/cavra/agent/internal/sign"
 	"github.com/cavra/cavra/schemas/predicate"
 	"github.com/cavra/cavra/sdk/artifact"
+	"github.com/cavra/cavra/sdk/clock"
 	"github.com/cavra/cavra/sdk/coverage"
 	"github.com/cavra/cavra/sdk/diskio"
 )
@@ -35,7 +37,10 @@ type round struct {
 	agent    *Agent
 	scope    config.Scope
 	seenFile string
-	seen     seen.Scope
+	// marking guards seen.Marks and marks: items are gone through while results
+	// of others come in.
+	marking sync.Mutex
+	seen    seen.Scope
 	// marks are of the items that stand in this round.
 	marks map[string]seen.Mark
 	// told are the digests that a statement under this ruleset speaks of.
@@ -72,7 +77,7 @@ func (a *Agent) openRound(s config.Scope) (*round, error) {
 
 // run reports whether everything could be listed.
 func (r *round) run(ctx context.Context) (complete bool, err error) {
-	started := time.Now()
+	started, at := time.Now(), clock.Now()
 	r.flushedAt, r.savedAt = started, started
 	listing := discover.All(ctx, r.agent.connector[connectorOf(r.scope)], r.scope.Root, 0)
 	if ctx.Err() != nil {
@@ -92,7 +97,7 @@ func (r *round) run(ctx context.Context) (complete bool, err error) {
 	if err := r.flush(ctx); err != nil {
 		return false, err
 	}
-	if err := r.tell(ctx, listing, started); err != nil {
+	if err := r.tell(ctx, listing, at); err != nil {
 		return false, err
 	}
 	for key, m := range r.seen.Marks {
@@ -116,8 +121,7 @@ func (r *round) work(l *discover.Listing) func(yield func(inspect.Work, error) b
 	scope := inspect.Scope{Root: l.Root, Locate: l.Locate}
 	return func(yield func(inspect.Work, error) bool) {
 		for _, item := range l.Items {
-			if m, ok := r.seen.Marks[item.Key]; ok && item.Problem == "" && m.Problem == "" && m.Revision == item.Revision {
-				r.marks[item.Key] = m
+			if r.stands(item) {
 				continue
 			}
 			if !yield(inspect.Work{Scope: scope, Item: item}, nil) {
@@ -125,6 +129,18 @@ func (r *round) work(l *discover.Listing) func(yield func(inspect.Work, error) b
 			}
 		}
 	}
+}
+
+// stands reports whether an item is as it was scanned, and then keeps its mark.
+func (r *round) stands(item artifact.Item) bool {
+	r.marking.Lock()
+	defer r.marking.Unlock()
+	m, ok := r.seen.Marks[item.Key]
+	if !ok || item.Problem != "" || m.Problem != "" || m.Revision != item.Revision {
+		return false
+	}
+	r.marks[item.Key] = m
+	return true
 }
 
 // take judges a result and queues its statement, unless the same bytes were
@@ -176,18 +192,25 @@ func (r *round) flush(ctx context.Context) error {
 			return err
 		}
 	}
-	for _, w := range r.waiting {
-		r.marks[w.key] = w.mark
-		if w.keep {
-			r.seen.Marks[w.key] = w.mark
-		}
-	}
+	r.note()
 	r.waiting, r.flushedAt = r.waiting[:0], time.Now()
 	if time.Since(r.savedAt) < saveEvery {
 		return nil
 	}
 	r.savedAt = time.Now()
 	return r.save(ctx)
+}
+
+// note counts what waits as seen.
+func (r *round) note() {
+	r.marking.Lock()
+	defer r.marking.Unlock()
+	for _, w := range r.waiting {
+		r.marks[w.key] = w.mark
+		if w.keep {
+			r.seen.Marks[w.key] = w.mark
+		}
+	}
 }
 
 // save remembers what was seen. It is a hint, for which nothing has to wait: on a
@@ -228,7 +251,9 @@ func (r *round) tell(ctx context.Context, l *discover.Listing, listed time.Time)
 	}
 	digest := predicate.DigestOf(state)
 	due := time.Duration(r.agent.cfg.Settings.Inventory)
-	if digest == r.seen.Inventory && listed.Sub(time.UnixMilli(r.seen.ToldAt)) < due {
+	// What was told in the future was told before the clock was set back.
+	since := listed.Sub(time.UnixMilli(r.seen.ToldAt))
+	if digest == r.seen.Inventory && since >= 0 && since < due {
 		return nil
 	}
 	id, err := roundID(listed)

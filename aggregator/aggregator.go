@@ -34,6 +34,7 @@ import (
 	"github.com/cavra/cavra/aggregator/internal/serve"
 	"github.com/cavra/cavra/schemas/predicate"
 	"github.com/cavra/cavra/schemas/topic"
+	"github.com/cavra/cavra/sdk/clock"
 	"github.com/cavra/cavra/sdk/finding"
 )
 
@@ -255,7 +256,7 @@ func (a *Aggregator) openDocuments(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	a.service, err = serve.New(serve.Config{Rows: a.db.Reader(), Control: a.store, Ingest: ingestView{a.ingest}, Evidence: a.evidence, Catalogue: catalogue, Now: time.Now})
+	a.service, err = serve.New(serve.Config{Rows: a.db.Reader(), Control: a.store, Ingest: ingestView{a.ingest}, Evidence: a.evidence, Catalogue: catalogue, Now: clock.Now})
 	return err
 }
 
@@ -362,7 +363,7 @@ func secret(n int) (string, error) {
 
 // OpenControl opens the control store of a configuration.
 func OpenControl(ctx context.Context, set config.Config) (*control.Store, error) {
-	c := control.Config{Path: set.Control.SQLite, Overlap: set.Keys.Overlap()}
+	c := control.Config{Path: set.Control.SQLite, Overlap: set.Keys.Overlap(), Now: clock.Now}
 	if set.EmbeddedControl() {
 		c.Path = filepath.Join(set.Embedded.Dir, "control.db")
 	}

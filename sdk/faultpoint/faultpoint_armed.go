@@ -12,7 +12,8 @@ import (
 	"syscall"
 )
 
-// Variable names the mark to die at, and at which passing: "name:n".
+// Variable names the mark to die at, and at which passing: "name:n". With
+// "name:n:stop" the process is stopped there, until somebody lets it go on.
 const Variable = "CAVRA_FAULTPOINT"
 
 var passed atomic.Int64
@@ -23,8 +24,13 @@ func Hit(name string) {
 	if !ok || armed != name {
 		return
 	}
+	nth, then, _ := strings.Cut(nth, ":")
 	n, err := strconv.ParseInt(nth, 10, 64)
 	if err == nil && passed.Add(1) == n {
+		if then == "stop" {
+			_ = syscall.Kill(os.Getpid(), syscall.SIGSTOP)
+			return
+		}
 		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 		select {}
 	}

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/cavra/cavra/testbed/ledger"
 	"github.com/cavra/cavra/testbed/stack"
 	"github.com/cavra/cavra/testbed/wire"
 )
@@ -103,14 +104,27 @@ type effect struct {
 // TestChaos lets faults happen to a running fleet, and after each counts the
 // reports that were signed, and those that are there: each once in effect.
 func TestChaos(t *testing.T) {
+	chaosAsked(t)
 	if os.Getenv(wire.Namespace) == "" {
 		t.Parallel()
 		wire.Rerun(t)
 		return
 	}
-	w := inChaos(t, func() *world { return embedded(t, folder(t), programs(t)) })
+	dir := folder(t)
+	f := newFailing(t, dir)
+	w := inChaos(t, func() *world { return f.embedded(t, dir, armed(t, dir)) })
+	w.agent.Env = []string{clockOf(f.agentClock)}
 	rounds, away := chaosTimes()
-	chaos(w, append(slices.Clone(chaosFaults), networkCut), rounds, away)
+	book := chaos(w, slices.Concat(chaosFaults, []fault{networkCut}, f.faults()), rounds, away)
+	f.judge(w, book, rounds)
+}
+
+// chaosAsked skips where chaos is not what is run: it takes minutes.
+func chaosAsked(t *testing.T) {
+	t.Helper()
+	if os.Getenv("CAVRA_CHAOS") == "" && os.Getenv("CAVRA_SCENARIO_LONG") == "" {
+		t.Skip("make chaos runs this")
+	}
 }
 
 func inChaos(t *testing.T, start func() *world) *world {
@@ -135,7 +149,7 @@ func chaosTimes() (rounds int, away time.Duration) {
 	return 1, 2 * time.Second
 }
 
-func chaos(w *world, faults []fault, rounds int, away time.Duration) {
+func chaos(w *world, faults []fault, rounds int, away time.Duration) *ledger.Book {
 	w.t.Helper()
 	var effects []effect
 	for range rounds {
@@ -143,8 +157,8 @@ func chaos(w *world, faults []fault, rounds int, away time.Duration) {
 			effects = append(effects, w.suffer(f, away))
 		}
 	}
-	w.judge(w.agent)
 	w.t.Log("\n" + chaosTable(effects))
+	return w.judge(w.agent)
 }
 
 // suffer has the agent work while a fault happens, waits until the reports of all

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 
 	"github.com/cavra/cavra/schemas/predicate"
 )
@@ -18,6 +20,10 @@ type Agent struct {
 	dir      string
 	log      string
 	process  *process
+	// Env is added to the environment of every run, and Through, where it is not
+	// nil, starts it.
+	Env     []string
+	Through func(*exec.Cmd) error
 }
 
 // NewAgent names the agent's folder; the log lies beside it.
@@ -56,7 +62,11 @@ func (a *Agent) Launch(env []string, args ...string) error {
 		return errors.New("start agent: it runs already")
 	}
 	var err error
-	a.process, err = start(a.log, env, a.programs.Cavra(), append([]string{"agent", "run", "--dir", a.dir}, args...)...)
+	through := a.Through
+	if through == nil {
+		through = (*exec.Cmd).Start
+	}
+	a.process, err = startThrough(through, a.log, slices.Concat(a.Env, env), a.programs.Cavra(), append([]string{"agent", "run", "--dir", a.dir}, args...)...)
 	return err
 }
 

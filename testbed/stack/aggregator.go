@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -30,6 +31,8 @@ type AggregatorConfig struct {
 	// Listen is a host:port; empty for a free port of 127.0.0.1, which is kept
 	// over restarts, as the broker's is.
 	Listen string
+	// Env is added to the environment of every run.
+	Env []string
 }
 
 // Aggregator is a running cavra-aggregator. Its methods are not safe for
@@ -101,7 +104,7 @@ func (a *Aggregator) Launch(env ...string) error {
 		args = []string{"serve", "--config", a.cfg.Config, "--agents-listen", a.agents}
 	}
 	var err error
-	a.process, err = start(a.log, env, a.cfg.Programs.Aggregator(), args...)
+	a.process, err = start(a.log, slices.Concat(a.cfg.Env, env), a.cfg.Programs.Aggregator(), args...)
 	return err
 }
 
@@ -146,6 +149,9 @@ func (a *Aggregator) addressFile() string { return filepath.Join(a.cfg.Dir, "add
 
 // URL is the address of API and page.
 func (a *Aggregator) URL() string { return a.url }
+
+// KafkaPort is the embedded broker's port.
+func (a *Aggregator) KafkaPort() int { return a.kafkaPort }
 
 // Kafka is the broker's host:port.
 func (a *Aggregator) Kafka() string { return a.kafka }

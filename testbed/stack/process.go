@@ -22,6 +22,10 @@ type process struct {
 
 // start runs a program in the background, its output appended to the file log.
 func start(log string, env []string, name string, args ...string) (*process, error) {
+	return startThrough((*exec.Cmd).Start, log, env, name, args...)
+}
+
+func startThrough(through func(*exec.Cmd) error, log string, env []string, name string, args ...string) (*process, error) {
 	out, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", name, err)
@@ -32,7 +36,7 @@ func start(log string, env []string, name string, args ...string) (*process, err
 	// The group, so that what it started ends with it; the death signal, so that
 	// it ends with us.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
+	if err := through(cmd); err != nil {
 		return nil, errors.Join(fmt.Errorf("start %s: %w", name, err), out.Close())
 	}
 	p := &process{cmd: cmd, log: log, done: make(chan struct{})}

@@ -22,13 +22,13 @@ import (
 // namespace that Isolated has made.
 const Namespace = "CAVRA_WIRE_NAMESPACE"
 
-// Isolated is this program again, with args, in a network namespace that holds a
-// loopback interface that is down, and nothing else. Root makes one as it is,
-// others with a user namespace of their own.
+// Isolated is this program again, with args, in a mount namespace of its own, and
+// in a network namespace that holds a loopback interface that is down, and nothing
+// else. Root makes them as it is, others with a user namespace of their own.
 func Isolated(args ...string) *exec.Cmd {
 	cmd := exec.Command("/proc/self/exe", args...)
 	cmd.Env = append(os.Environ(), Namespace+"=1")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
 	if os.Geteuid() != 0 {
 		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
 		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}}

@@ -97,9 +97,13 @@ ON CONFLICT (topic, partition) DO NOTHING`, p.Topic, p.Partition); err != nil {
 		if err != nil {
 			return err
 		}
+		now := s.millis()
+		if err := inEffect(ctx, tx, now); err != nil {
+			return err
+		}
 		n, err = changed(ctx, tx, `INSERT INTO plans (topic, partition, from_offset, to_offset, count, sha256, state, owner, created_at)
 VALUES ($1, $2, $3, $4, $5, $6, 'open', $7, $8) ON CONFLICT DO NOTHING`,
-			p.Topic, p.Partition, p.From, p.Next, p.Count, p.SHA256[:], p.Owner, s.millis())
+			p.Topic, p.Partition, p.From, p.Next, p.Count, p.SHA256[:], p.Owner, now)
 		if err == nil && n != 1 {
 			err = ErrPlanTaken
 		}
@@ -107,6 +111,21 @@ VALUES ($1, $2, $3, $4, $5, $6, 'open', $7, $8) ON CONFLICT DO NOTHING`,
 	})
 	if err != nil {
 		return fmt.Errorf("record plan of %s/%d from %d: %w", p.Topic, p.Partition, p.From, err)
+	}
+	return nil
+}
+
+// inEffect dates back revocations of keys that lie in the future of this clock:
+// it was set back since, or another aggregator's is ahead. They were made before
+// the plan that is recorded now, and plans are decided on by their time. While a
+// plan is open that is later than now, nothing changes: who finishes it has to
+// decide as before.
+func inEffect(ctx context.Context, tx *sql.Tx, now int64) error {
+	for _, table := range []string{"keys", "authorities"} {
+		if _, err := tx.ExecContext(ctx, `UPDATE `+table+` SET revoked_at = $1
+WHERE status = 'revoked' AND revoked_at > $1 AND NOT EXISTS (SELECT 1 FROM plans WHERE state = 'open' AND created_at > $1)`, now); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -155,3 +155,42 @@ func take(t *testing.T, s *Store, id ChainID, statements []Placed, owner string,
 		}
 	}
 }
+
+// TestARevocationIsInEffectWhateverTheClock revokes an agent while the clock is a
+// day ahead, as that of another aggregator may be, and sets it right: the next plan
+// has its key revoked. One that was recorded before stays as it was decided.
+func TestARevocationIsInEffectWhateverTheClock(t *testing.T) {
+	onEach(t, func(t *testing.T, s *Store, c *clock) {
+		ctx := t.Context()
+		key := newKey(t)
+		id, err := s.RedeemJoinToken(ctx, join(t, s, "acme", "one", ""), key)
+		must(t, err)
+		c.move(24 * time.Hour)
+		ahead := plan("a", 0, 10)
+		must(t, s.RecordPlan(ctx, ahead))
+		c.move(time.Second)
+		must(t, s.RevokeAgent(ctx, id.Tenant, id.Agent))
+		c.move(-25 * time.Hour)
+		revokedBy := func(at time.Time) bool {
+			t.Helper()
+			k, err := s.KeyByID(ctx, key.ID())
+			must(t, err)
+			return k.Status == Revoked && !k.RevokedAt.After(at)
+		}
+		other := plan("b", 0, 10)
+		other.Partition = 4
+		must(t, s.RecordPlan(ctx, other))
+		open, _, err := s.OpenPlan(ctx, "statements", 3)
+		must(t, err)
+		if revokedBy(open.CreatedAt) {
+			t.Error("a plan that was recorded before the revocation is decided on otherwise now")
+		}
+		must(t, s.CommitPlan(ctx, ahead, nil))
+		must(t, s.CommitPlan(ctx, other, nil))
+		next := plan("a", 10, 20)
+		must(t, s.RecordPlan(ctx, next))
+		if open, _, err = s.OpenPlan(ctx, "statements", 3); err != nil || !revokedBy(open.CreatedAt) {
+			t.Errorf("a plan after the revocation, of %s: the key counts as good, %v", open.CreatedAt, err)
+		}
+	})
+}
