@@ -146,10 +146,14 @@ func (a *Agent) rotations(ctx context.Context) error {
 
 // asked takes a request for a new key.
 func (a *Agent) asked() (bool, error) {
-	err := diskio.Remove(diskio.OS{}, filepath.Join(a.cfg.Dir, rotateRequest))
-	if errors.Is(err, os.ErrNotExist) {
-		return false, nil
+	request := filepath.Join(a.cfg.Dir, rotateRequest)
+	if _, err := os.Stat(request); err != nil {
+		if errors.Is(err, os.ErrNotExist) {
+			return false, nil
+		}
+		return false, err
 	}
+	err := diskio.Remove(diskio.OS{}, request)
 	return err == nil, err
 }
 
