@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"path/filepath"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -21,6 +22,7 @@ import (
 	"github.com/cavra/cavra/agent/internal/contact"
 	"github.com/cavra/cavra/agent/internal/egress"
 	"github.com/cavra/cavra/agent/internal/enrol"
+	"github.com/cavra/cavra/agent/internal/hidden"
 	"github.com/cavra/cavra/agent/internal/inspect"
 	"github.com/cavra/cavra/agent/internal/inspect/pluginhost"
 	"github.com/cavra/cavra/agent/internal/judge"
@@ -36,8 +38,12 @@ import (
 	"github.com/cavra/cavra/sdk/reach"
 )
 
-// SpoolDir is the spool's folder in an agent's folder.
-const SpoolDir = "spool"
+const (
+	// SpoolDir is the spool's folder in an agent's folder.
+	SpoolDir = "spool"
+	// hiddenFile is where the agent writes down what keyed hashes hide.
+	hiddenFile = "hidden.jsonl"
+)
 
 // Config is what an Agent runs with.
 type Config struct {
@@ -59,7 +65,10 @@ type Agent struct {
 	pools     []*pluginhost.Pool
 	connector map[string]*pluginhost.Connector
 	maker     sign.Maker
-	spool     *spool.Spool
+	reducer   *egress.Reducer
+	// hidden is what stands behind the keyed hashes.
+	hidden *hidden.Book
+	spool  *spool.Spool
 	// kept is the chain of what stays at the level full-local, and nil at others;
 	// reports is the one of the two that rounds report to.
 	kept, reports *spool.Spool
@@ -183,13 +192,38 @@ func (a *Agent) openPlugins(ctx context.Context) error {
 	} else if err != nil {
 		return fmt.Errorf("start scanners: %w (cavra doctor says what is wrong here)", err)
 	}
+	if a.hidden, err = hidden.Open(filepath.Join(a.cfg.Dir, hiddenFile)); err != nil {
+		return err
+	}
 	a.maker = sign.Maker{
-		Names:   egress.Namer{Privacy: a.cfg.Settings.Privacy, Key: a.identity.NameKey, Vocabulary: egress.Shipped()},
+		Names: egress.Namer{
+			Privacy: a.cfg.Settings.Privacy, Key: a.identity.NameKey, Vocabulary: egress.Shipped(), Remember: a.hidden.Remember,
+		},
 		Privacy: a.cfg.Settings.Privacy,
 		Ruleset: a.ruleset(catalogue),
 	}
-	a.basis = predicate.DigestOf(fmt.Appendf([]byte("cavra-basis-v1\n"), "%s\n%s\n%x", a.maker.Ruleset.Digest, a.maker.Privacy, a.identity.NameKey))
+	a.basis = predicate.DigestOf(fmt.Appendf([]byte("cavra-basis-v1\n"), "%s\n%s\n%d\n%x",
+		a.maker.Ruleset.Digest, a.maker.Privacy, a.cfg.Settings.KeyedBelow, a.identity.NameKey))
+	if a.reducer, err = egress.NewReducer(a.identity.NameKey, a.cfg.Settings.KeyedBelow); err != nil {
+		return err
+	}
+	a.reducer.Remember = a.hidden.Remember
 	return nil
+}
+
+// report appends statements to the chain that rounds report to, brought down to
+// what may leave where that is the published one.
+func (a *Agent) report(ctx context.Context, statements ...predicate.Predicate) error {
+	if a.reports == a.spool {
+		for _, p := range statements {
+			a.reducer.Reduce(p)
+		}
+	}
+	if err := a.hidden.Save(); err != nil {
+		return err
+	}
+	_, err := a.reports.Append(ctx, statements...)
+	return err
 }
 
 // connectorOf names the process that looks after a scope: one for all scopes of a
@@ -259,6 +293,9 @@ func (a *Agent) Close() error {
 	}
 	if a.publisher != nil {
 		errs = append(errs, a.publisher.Close())
+	}
+	if a.hidden != nil {
+		errs = append(errs, a.hidden.Close())
 	}
 	for _, s := range []*spool.Spool{a.spool, a.kept} {
 		if s != nil {
@@ -425,6 +462,7 @@ func (a *Agent) beat(ctx context.Context) error {
 		IntervalSeconds: uint64(time.Duration(a.cfg.Settings.Heartbeat) / time.Second), Privacy: a.cfg.Settings.Privacy, Kept: a.keptHead(),
 	}
 	h.LastRoundAt, h.LastCompleteAt = milli(a.lastRound.Load()), milli(a.lastComplete.Load())
+	a.reducer.Reduce(h)
 	_, err := a.spool.Append(ctx, h)
 	return err
 }

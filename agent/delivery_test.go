@@ -82,7 +82,7 @@ func newWorld(t *testing.T) *world {
 			t.Fatal(err)
 		}
 	}
-	w.id = enrol.Loaded{Key: key, Identity: enrol.Identity{
+	w.id = enrol.Loaded{Key: key, NameKey: make([]byte, 32), Identity: enrol.Identity{
 		Tenant: "default", Agent: "a-1", Epoch: 1, EpochCause: predicate.Enrolled, KeyID: key.Public().ID(), KeyFile: "key-test.pem",
 		Kafka: enrol.Access{
 			Brokers: []string{fmt.Sprintf("127.0.0.1:%d", w.port)}, Topic: topic.Statements, Mechanism: "plain", Username: login, Password: secret,

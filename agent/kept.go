@@ -10,6 +10,7 @@ import (
 	"github.com/cavra/cavra/agent/internal/egress"
 	"github.com/cavra/cavra/agent/internal/spool"
 	"github.com/cavra/cavra/schemas/predicate"
+	"github.com/cavra/cavra/sdk/clock"
 	"github.com/cavra/cavra/sdk/diskio"
 	"github.com/cavra/cavra/sdk/identity"
 )
@@ -42,6 +43,7 @@ func (a *Agent) openKept(ctx context.Context) error {
 	a.kept, err = spool.Open(spool.Config{
 		Dir: dir, Chain: spool.Chain{Tenant: a.identity.Tenant, Agent: a.identity.Agent, Epoch: keptEpoch},
 		Signer: key, Gate: egress.KeepGate{}, MaxBytes: a.cfg.Settings.Spool.KeptBytes, Keep: true, Log: a.cfg.Log,
+		Now: clock.Now,
 	}, fresh)
 	if err != nil {
 		return err

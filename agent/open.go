@@ -13,6 +13,7 @@ import (
 	"github.com/cavra/cavra/agent/internal/spool"
 	"github.com/cavra/cavra/schemas/predicate"
 	"github.com/cavra/cavra/sdk/clock"
+	"github.com/cavra/cavra/sdk/finding"
 )
 
 // openSpool opens the spool of an identity, begins the epoch where it has not
@@ -62,7 +63,15 @@ func begin(ctx context.Context, s *spool.Spool, id enrol.Loaded) error {
 }
 
 func spoolOf(cfg Config, id enrol.Loaded) (*spool.Spool, error) {
-	gate, err := egress.NewGate(cfg.Settings.Privacy, egress.Shipped())
+	reducer, err := egress.NewReducer(id.NameKey, cfg.Settings.KeyedBelow)
+	if err != nil {
+		return nil, err
+	}
+	rules, err := finding.Shipped()
+	if err != nil {
+		return nil, err
+	}
+	gate, err := egress.NewGate(egress.GateConfig{Privacy: cfg.Settings.Privacy, Vocabulary: egress.Shipped(), Rules: rules, Reducer: reducer})
 	if err != nil {
 		return nil, err
 	}

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/cavra/cavra/agent/internal/enrol"
+	"github.com/cavra/cavra/agent/internal/hidden"
 	"github.com/cavra/cavra/agent/internal/inspect/pluginhost"
 	"github.com/cavra/cavra/agent/internal/spool"
 	"github.com/cavra/cavra/schemas/predicate"
@@ -120,6 +121,12 @@ func (a *Agent) show(ctx context.Context, emit func(Outbound) error) error {
 			return err
 		}
 	}
+}
+
+// Hidden hands out what stands behind the keyed hashes that the agent of a folder
+// has made. It works while the agent runs.
+func Hidden(dir string, emit func(keyed string, plain []byte) error) error {
+	return hidden.Read(filepath.Join(dir, hiddenFile), func(e hidden.Entry) error { return emit(e.Keyed, e.Plain) })
 }
 
 // Sent hands out what an agent's folder has of what has left: everything that the

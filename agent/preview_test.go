@@ -12,6 +12,7 @@ import (
 
 	"github.com/cavra/cavra/agent/internal/egress"
 	"github.com/cavra/cavra/schemas/predicate"
+	"github.com/cavra/cavra/sdk/finding"
 )
 
 // listing is every file below a folder with its content.
@@ -38,7 +39,11 @@ func listing(t *testing.T, dir string) map[string]string {
 
 func (r *rounds) preview() (types []string, all []byte) {
 	r.t.Helper()
-	gate, err := egress.NewGate(r.cfg.Settings.Privacy, egress.Shipped())
+	rules, err := finding.Shipped()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	gate, err := egress.NewGate(egress.GateConfig{Privacy: r.cfg.Settings.Privacy, Vocabulary: egress.Shipped(), Rules: rules, Reducer: r.reducer()})
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -17,7 +17,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/cavra/cavra/agent/internal/config"
-	"github.com/cavra/cavra/schemas/predicate"
 )
 
 // index serves files to whoever bears the token, over HTTPS.
@@ -61,7 +60,7 @@ func TestRoundsOverARemoteRegistry(t *testing.T) {
 	}
 	server := index(t, map[string]string{"a.txt": "a text\n", "sub/b.txt": "b text\n"}, "first")
 	for _, content := range []string{"a text\n", "b text\n"} {
-		r.names[predicate.DigestOf([]byte(content))] = content[:1]
+		r.know(content)
 	}
 	secrets := t.TempDir()
 	token, authority := filepath.Join(secrets, "token"), filepath.Join(secrets, "ca.pem")

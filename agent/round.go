@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -187,8 +188,13 @@ func (r *round) flush(ctx context.Context) error {
 			statements = append(statements, w.statement)
 		}
 	}
+	// As they were done they would tell how long each took, and much of the order of
+	// their paths.
+	slices.SortFunc(statements, func(a, b predicate.Predicate) int {
+		return strings.Compare(a.Subjects()[0].Digest["sha256"], b.Subjects()[0].Digest["sha256"])
+	})
 	if len(statements) > 0 {
-		if _, err := r.agent.reports.Append(ctx, statements...); err != nil {
+		if err := r.agent.report(ctx, statements...); err != nil {
 			return err
 		}
 	}
@@ -265,7 +271,7 @@ func (r *round) tell(ctx context.Context, l *discover.Listing, listed time.Time)
 		return err
 	}
 	statements := append(bundles, r.agent.maker.Inventory(r.scope.Connector, l.Root, id, listed, l.Complete(), refs)...)
-	if _, err := r.agent.reports.Append(ctx, statements...); err != nil {
+	if err := r.agent.report(ctx, statements...); err != nil {
 		return err
 	}
 	r.seen.Inventory, r.seen.ToldAt = digest, listed.UnixMilli()

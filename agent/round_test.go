@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/cavra/cavra/agent/internal/egress"
 	"github.com/cavra/cavra/agent/internal/spool"
 	"github.com/cavra/cavra/schemas/predicate"
 	"github.com/cavra/cavra/sdk/attest"
@@ -56,7 +57,23 @@ func (r *rounds) put(path, content string) {
 	if err := os.WriteFile(name, []byte(content), 0o600); err != nil {
 		r.t.Fatal(err)
 	}
-	r.names[predicate.DigestOf([]byte(content))] = content[:1]
+	r.know(content)
+}
+
+// know calls a content by its first letter, under both of its digests.
+func (r *rounds) know(content string) {
+	r.t.Helper()
+	plain := predicate.DigestOf([]byte(content))
+	r.names[plain], r.names[r.reducer().Digest(predicate.File, plain, uint64(len(content)))] = content[:1], content[:1]
+}
+
+func (r *rounds) reducer() *egress.Reducer {
+	r.t.Helper()
+	out, err := egress.NewReducer(r.id.NameKey, r.cfg.Settings.KeyedBelow)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return out
 }
 
 func (r *rounds) open() *Agent {
@@ -393,7 +410,7 @@ func TestAFullSpoolHoldsTheRound(t *testing.T) {
 		p := beat().(*predicate.Heartbeat)
 		p.Privacy = r.cfg.Settings.Privacy
 		for range predicate.MaxScanners {
-			p.Plugins = append(p.Plugins, predicate.Scanner{Name: name, Version: name, Digest: predicate.ZeroDigest})
+			p.Plugins = append(p.Plugins, predicate.Scanner{Name: name, Version: "1", Digest: predicate.ZeroDigest})
 		}
 		if _, err := a.spool.Append(t.Context(), p); err != nil {
 			t.Fatal(err)

@@ -33,7 +33,23 @@ func scanWith(t testing.TB, s scanner.Scanner, b []byte) scanner.Report {
 	if err != nil {
 		t.Fatalf("scan: %v", err)
 	}
+	listed(t, r)
 	return r
+}
+
+// listed holds the formats and places of a report to those that may be named
+// where a report leaves the machine.
+func listed(t testing.TB, r scanner.Report) {
+	t.Helper()
+	kinds := finding.ShippedKinds()
+	if !kinds[r.Format] {
+		t.Errorf("the format %s is not in sdk/finding/kinds.txt: reports would call it %s", r.Format, finding.OtherKind)
+	}
+	for _, f := range r.Findings {
+		if !kinds[f.Location.Class] {
+			t.Errorf("the place %s is not in sdk/finding/kinds.txt: reports would call it %s", f.Location.Class, finding.OtherKind)
+		}
+	}
 }
 
 // brief is a report in one line: format, whether complete, and the rules.

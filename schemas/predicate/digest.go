@@ -8,7 +8,8 @@ import (
 )
 
 // Digest names bytes by their SHA-256, written "sha256:" and 64 lower-case
-// hexadecimal digits. The empty Digest means "none".
+// hexadecimal digits. The empty Digest means "none". An artifact or a bundle may
+// also be named by a keyed digest, see KeyedDigest.
 type Digest string
 
 const digestPrefix = "sha256:"
@@ -28,14 +29,45 @@ func DigestFromSum(sum []byte) Digest {
 	return Digest(digestPrefix + hex.EncodeToString(sum))
 }
 
+// KeyedDigest hides d behind a key: it is the HMAC-SHA-256 (RFC 2104) over d as
+// it is written, and written "hmac-sha256:" and 64 digits. Whoever has the key
+// and d comes to the same; a guess of the bytes confirms nothing without the key.
+func KeyedDigest(key []byte, d Digest) Digest {
+	return Digest(KeyedName(key, string(d)).Keyed)
+}
+
+// Keyed reports whether d is a keyed digest.
+func (d Digest) Keyed() bool { return strings.HasPrefix(string(d), keyedPrefix) }
+
+// Algorithm is what made the digest, as in-toto names it: "sha256", or
+// "hmac-sha256" for a keyed one.
+func (d Digest) Algorithm() string {
+	algorithm, _, _ := strings.Cut(string(d), ":")
+	return algorithm
+}
+
 // Hex returns the hexadecimal part.
-func (d Digest) Hex() string { return strings.TrimPrefix(string(d), digestPrefix) }
+func (d Digest) Hex() string {
+	return strings.TrimPrefix(strings.TrimPrefix(string(d), keyedPrefix), digestPrefix)
+}
 
 // Validate reports whether d is well-formed and not empty.
 func (d Digest) Validate() error {
 	h, ok := strings.CutPrefix(string(d), digestPrefix)
 	if !ok || !isLowerHex(h, sha256.Size*2) {
 		return fmt.Errorf("digest %q: want sha256: and 64 lower-case hexadecimal digits", clip(string(d)))
+	}
+	return nil
+}
+
+// ValidateArtifact reports whether d may name an artifact or a bundle: plainly
+// or keyed.
+func (d Digest) ValidateArtifact() error {
+	if !d.Keyed() {
+		return d.Validate()
+	}
+	if !isLowerHex(d.Hex(), sha256.Size*2) {
+		return fmt.Errorf("digest %q: want hmac-sha256: and 64 lower-case hexadecimal digits", clip(string(d)))
 	}
 	return nil
 }

@@ -106,6 +106,9 @@ const (
 	ByComputed    How = "computed"
 )
 
+// Hows lists every way.
+func Hows() []How { return slices.Clone(hows) }
+
 var hows = []How{ByGlobal, ByStackGlobal, ByInst, ByExtension, ByComputed}
 
 // Layer is one layer of the sandbox around a plugin.

@@ -33,10 +33,11 @@ type Scope struct {
 // Reference is a place that points to a digest at a time. The registry is the
 // scope's. Digest is empty exactly when Problem says why it could not be read.
 type Reference struct {
-	Name    *Name  `json:"name,omitempty"`
-	Version *Name  `json:"version,omitempty"`
-	Path    Name   `json:"path"`
-	Digest  Digest `json:"digest,omitempty"`
+	Name    *Name `json:"name,omitempty"`
+	Version *Name `json:"version,omitempty"`
+	Path    Name  `json:"path"`
+	// Digest and Bundle are plain or keyed.
+	Digest Digest `json:"digest,omitempty"`
 	// Bundle is the digest of the bundle that the path is a file of.
 	Bundle  Digest `json:"bundle,omitempty"`
 	Size    uint64 `json:"size"`
@@ -101,7 +102,7 @@ func (r *Reference) Validate() error {
 		return fmt.Errorf("size: %d is out of range", r.Size)
 	}
 	if r.Bundle != "" {
-		if err := r.Bundle.Validate(); err != nil {
+		if err := r.Bundle.ValidateArtifact(); err != nil {
 			return fmt.Errorf("bundle: %w", err)
 		}
 	}
@@ -111,5 +112,5 @@ func (r *Reference) Validate() error {
 	if r.Problem != "" {
 		return r.Problem.Validate()
 	}
-	return r.Digest.Validate()
+	return r.Digest.ValidateArtifact()
 }

@@ -45,9 +45,11 @@ const (
 
 // Artifact is what was scanned: bytes, or a bundle of them.
 type Artifact struct {
-	Kind   ArtifactKind `json:"kind"`
-	Digest Digest       `json:"digest"`
-	// Size is in bytes; of a bundle, the sum over its files.
+	Kind ArtifactKind `json:"kind"`
+	// Digest is plain or keyed, and so is the statement's subject.
+	Digest Digest `json:"digest"`
+	// Size is in bytes; of a bundle, the sum over its files. With a keyed digest
+	// it is rounded up.
 	Size uint64 `json:"size"`
 	// Format is an identifier of the format that the content is, such as
 	// "pickle"; "unknown" where none was identified, "bundle" for a bundle.
@@ -215,7 +217,7 @@ func (a *Artifact) Validate() error {
 	if a.Kind != File && a.Kind != Bundle {
 		return fmt.Errorf("kind %q: want file or bundle", clip(string(a.Kind)))
 	}
-	if err := a.Digest.Validate(); err != nil {
+	if err := a.Digest.ValidateArtifact(); err != nil {
 		return err
 	}
 	if a.Size > maxCounter {

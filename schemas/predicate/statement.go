@@ -61,7 +61,7 @@ type Subject struct {
 }
 
 func subject(name string, d Digest) []Subject {
-	return []Subject{{Name: name, Digest: map[string]string{"sha256": d.Hex()}}}
+	return []Subject{{Name: name, Digest: map[string]string{d.Algorithm(): d.Hex()}}}
 }
 
 // NewStatement wraps p.

@@ -52,10 +52,17 @@ func samples() map[string]Predicate {
 			Findings: []Finding{}, Imports: []Import{}, Scanners: []Scanner{tool}, RulesetVersion: "1.0.0", RulesetDigest: DigestOf([]byte("rules")),
 			Privacy: Names, Sandbox: []Layer{}, StartedAt: moment(1), FinishedAt: moment(1),
 		},
+		"scan-keyed": &Scan{
+			Link: link(9), Artifact: Artifact{Kind: File, Digest: KeyedDigest([]byte("customer"), DigestOf([]byte("s"))), Size: 4096, Format: "json", Files: 1},
+			Verdict: Pass, Coverage: Coverage{Complete: true, BytesTotal: 4096, BytesParsed: 4096, Ranges: []Range{}},
+			Findings: []Finding{}, Imports: []Import{}, Scanners: []Scanner{tool}, RulesetVersion: "1.0.0", RulesetDigest: DigestOf([]byte("rules")),
+			Privacy: Strict, Sandbox: []Layer{}, StartedAt: moment(1), FinishedAt: moment(1),
+		},
 		"inventory": &Inventory{
 			Link: link(4), Scope: Scope{Registry: "fs", Root: Name{Plain: "/models"}}, Round: "r-1", Part: 1, Parts: 2, Complete: true, Privacy: Names, ListedAt: moment(3),
 			References: []Reference{
 				{Path: Name{Plain: "a/<b>.pkl"}, Digest: DigestOf([]byte("x")), Bundle: DigestOf([]byte("b")), Size: 40},
+				{Path: keyed, Digest: KeyedDigest([]byte("customer"), DigestOf([]byte("s"))), Bundle: KeyedDigest([]byte("customer"), DigestOf([]byte("b"))), Size: 4096},
 				{Name: &keyed, Version: &Name{Plain: "1"}, Path: keyed, Size: 0, Problem: PermissionDenied}},
 		},
 		"gap":       &Gap{Link: link(5), Cause: SpoolCorrupt, Frames: 3, Bytes: 900},
@@ -146,6 +153,8 @@ func refusals(t *testing.T) map[string][]byte {
 	edit("key-without-a-beginning", "epoch-rotated", `,"not_before":"`+moment(0).String()+`"`, ``)
 	edit("tenant-with-slash", "gap", `"tenant":"default"`, `"tenant":"default/other"`)
 	edit("cause-in-free-words", "gap", `"cause":"spool_corrupt"`, `"cause":"disk died"`)
+	edit("subject-of-another-algorithm", "scan-keyed", `{"hmac-sha256":"`, `{"sha256":"`)
+	edit("key-id-is-keyed", "scan-keyed", `"key_id":"sha256:`, `"key_id":"hmac-sha256:`)
 	edit("kept-by-another-level", "heartbeat-kept", `"privacy":"full-local"`, `"privacy":"strict"`)
 	edit("privacy-unknown", "heartbeat-kept", `"privacy":"full-local"`, `"privacy":"open"`)
 	const conf = "heartbeat-configured"
@@ -168,7 +177,7 @@ var schemaBlind = map[string]bool{
 	"pass-with-unread-bytes": true, "coverage-does-not-add-up": true, "ranges-overlap": true, "subject-is-another": true,
 	"name-with-newline": true, "number-in-other-spelling": true, "repeated-member": true, "white-space": true, "escaped-slash": true,
 	"sandbox-out-of-order": true, "finished-before-started": true, "part-past-parts": true, "first-with-a-predecessor": true,
-	"epoch-not-first": true, "kept-by-another-level": true, "trailing-bytes": true,
+	"epoch-not-first": true, "kept-by-another-level": true, "subject-of-another-algorithm": true, "trailing-bytes": true,
 	"key-of-other-bytes": true, "key-that-never-ends": true, "key-that-ends-before": true,
 	"configuration-although-it-takes-none": true,
 }

@@ -30,6 +30,7 @@ func look(t *testing.T, c corpus.Container) corpus.Container {
 	if err != nil {
 		t.Fatal(err)
 	}
+	listed(t, r)
 	catalogue, err := finding.Shipped()
 	if err != nil {
 		t.Fatal(err)

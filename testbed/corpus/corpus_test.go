@@ -26,6 +26,21 @@ type file struct {
 
 func (file) Close() error { return nil }
 
+// listed holds the formats and places of a report to those that may be named
+// where a report leaves the machine.
+func listed(t *testing.T, r scanner.Report) {
+	t.Helper()
+	kinds := finding.ShippedKinds()
+	if !kinds[r.Format] {
+		t.Errorf("the format %s is not in sdk/finding/kinds.txt", r.Format)
+	}
+	for _, f := range r.Findings {
+		if !kinds[f.Location.Class] {
+			t.Errorf("the place %s is not in sdk/finding/kinds.txt", f.Location.Class)
+		}
+	}
+}
+
 // scan says of a file what its expectation says, by the shipped scanner.
 func scan(t *testing.T, dir, path string) corpus.Expectation {
 	t.Helper()
@@ -37,6 +52,7 @@ func scan(t *testing.T, dir, path string) corpus.Expectation {
 	if err != nil {
 		t.Fatalf("scan %s: %v", path, err)
 	}
+	listed(t, r)
 	catalogue, err := finding.Shipped()
 	if err != nil {
 		t.Fatal(err)

@@ -28,6 +28,7 @@ func judgedIn(t *testing.T, b []byte, siblings func(context.Context, string) (ar
 	if err != nil {
 		t.Fatalf("scan: %v", err)
 	}
+	listed(t, r)
 	catalogue, err := finding.Shipped()
 	if err != nil {
 		t.Fatal(err)

@@ -192,7 +192,7 @@ func leaves(t *testing.T, privacy string) {
 	w := embedded(t, folder(t), programs(t))
 	f := &flock{t: t}
 	f.tree(w.tree)
-	a := w.enrol("agent", "--privacy", privacy)
+	a := w.enrol("agent", "--privacy", privacy, "--keyed-below", "4096")
 	f.secrets(a)
 	w.must(a.RunOnce(w.within(2*time.Minute), "AWS_SECRET_ACCESS_KEY="+f.word("environment"), "HF_TOKEN="+f.word("environment, token")))
 	head, err := a.Status(w.ctx)

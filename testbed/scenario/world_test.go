@@ -165,7 +165,8 @@ func (w *world) must(err error) {
 	}
 }
 
-// enrol makes an agent. Its key goes into the ledger.
+// enrol makes an agent that names everything plainly. Its key goes into the
+// ledger.
 func (w *world) enrol(name string, args ...string) *stack.Agent {
 	w.t.Helper()
 	a, err := stack.NewAgent(w.programs, filepath.Join(w.dir, name))
@@ -173,7 +174,7 @@ func (w *world) enrol(name string, args ...string) *stack.Agent {
 	w.t.Cleanup(a.Close)
 	token := filepath.Join(w.dir, name+".token")
 	w.must(w.aggregator.JoinToken(w.ctx, token, "--name", name))
-	w.must(a.Enrol(w.ctx, w.aggregator.URL(), token, append([]string{"--scan", w.tree, "--privacy", "names"}, args...)...))
+	w.must(a.Enrol(w.ctx, w.aggregator.URL(), token, append([]string{"--scan", w.tree, "--privacy", "names", "--keyed-below", "0"}, args...)...))
 	w.know(a)
 	return a
 }

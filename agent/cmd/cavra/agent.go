@@ -52,8 +52,8 @@ func dirFlag(cmd *cobra.Command, dir *string) {
 
 func newEnroll() *cobra.Command {
 	var r enrol.Request
-	var tokenFile, privacy, sandbox string
-	var scan []string
+	var tokenFile string
+	var c choices
 	cmd := &cobra.Command{
 		Use:   "enroll",
 		Short: "Exchange a one-time join token for this agent's identity",
@@ -73,7 +73,10 @@ nothing. Whoever holds its public half can verify the whole chain.`,
 				return err
 			}
 			r.JoinToken, r.Version = token, version
-			settings, err := settingsFor(r.Dir, scan, predicate.Privacy(privacy), plugin.Sandbox(sandbox))
+			if !cmd.Flags().Changed("keyed-below") {
+				c.keyedBelow = unset
+			}
+			settings, err := settingsFor(r.Dir, c)
 			if err != nil {
 				return err
 			}
@@ -99,9 +102,10 @@ nothing. Whoever holds its public half can verify the whole chain.`,
 	f.StringVar(&r.CAFile, "ca", "", "the aggregator's certificate authority, PEM")
 	f.StringVar(&r.HolderName, "key", "", "where the key is that everything rests on: file (the default), kms:ARN, or pkcs11:token=…;object=…?module-path=…[&pin-source=file:/…]")
 	f.BoolVar(&r.Reenroll, "reenroll", false, "open a new epoch for an agent that is enrolled, with a token made for it")
-	f.StringArrayVar(&scan, "scan", nil, "a folder or file to look after; may be given again")
-	f.StringVar(&sandbox, "sandbox", "", "isolation of the scanners: require (the default), best-effort where the machine cannot give all of it, or off-unsafe")
-	f.StringVar(&privacy, "privacy", "", "strict (the default) sends names as keyed hashes, names sends them in the clear, full-local keeps all reports on this machine")
+	f.StringArrayVar(&c.scan, "scan", nil, "a folder or file to look after; may be given again")
+	f.StringVar(&c.sandbox, "sandbox", "", "isolation of the scanners: require (the default), best-effort where the machine cannot give all of it, or off-unsafe")
+	f.Int64Var(&c.keyedBelow, "keyed-below", config.DefaultKeyedBelow, "name files of less than so many bytes, and bundles, by keyed digests where they leave; 0 none")
+	f.StringVar(&c.privacy, "privacy", "", "strict (the default) sends names as keyed hashes, names sends them in the clear, full-local keeps all reports on this machine")
 	return cmd
 }
 
@@ -128,9 +132,19 @@ func readToken(stdin io.Reader, file, token string) (string, error) {
 	return strings.TrimSpace(string(b)), nil
 }
 
+// choices are the flags that a configuration is made of.
+type choices struct {
+	scan             []string
+	privacy, sandbox string
+	keyedBelow       int64
+}
+
+// unset is a number that was not chosen.
+const unset = -1
+
 // settingsFor is the configuration that the flags ask for, over the folder's
 // own if it has one.
-func settingsFor(dir string, scan []string, privacy predicate.Privacy, sandbox plugin.Sandbox) (config.Config, error) {
+func settingsFor(dir string, by choices) (config.Config, error) {
 	c, err := config.Load(dir)
 	if errors.Is(err, os.ErrNotExist) {
 		c, err = config.Default(), nil
@@ -138,7 +152,7 @@ func settingsFor(dir string, scan []string, privacy predicate.Privacy, sandbox p
 	if err != nil {
 		return config.Config{}, err
 	}
-	for _, path := range scan {
+	for _, path := range by.scan {
 		abs, err := filepath.Abs(path)
 		if err == nil {
 			_, err = os.Stat(abs)
@@ -148,11 +162,14 @@ func settingsFor(dir string, scan []string, privacy predicate.Privacy, sandbox p
 		}
 		c.Scopes = append(c.Scopes, config.Scope{Connector: "fs", Root: abs})
 	}
-	if privacy != "" {
-		c.Privacy = privacy
+	if by.privacy != "" {
+		c.Privacy = predicate.Privacy(by.privacy)
 	}
-	if sandbox != "" {
-		c.Sandbox = sandbox
+	if by.sandbox != "" {
+		c.Sandbox = plugin.Sandbox(by.sandbox)
+	}
+	if by.keyedBelow != unset {
+		c.KeyedBelow = by.keyedBelow
 	}
 	if err := c.Validate(); err != nil {
 		return config.Config{}, fmt.Errorf("%w (name what to look after with --scan PATH)", err)

@@ -24,8 +24,8 @@ import (
 )
 
 func newAgentPreview() *cobra.Command {
-	var dir, privacy, format string
-	var scan []string
+	var dir, format string
+	c := choices{keyedBelow: unset}
 	cmd := &cobra.Command{
 		Use:   "preview",
 		Short: "Show exactly what the agent would send, and send nothing",
@@ -44,7 +44,7 @@ configuration.`,
 			if err != nil {
 				return err
 			}
-			settings, err := previewSettings(dir, scan, predicate.Privacy(privacy))
+			settings, err := previewSettings(dir, c)
 			if err != nil {
 				return err
 			}
@@ -57,20 +57,20 @@ configuration.`,
 	}
 	f := cmd.Flags()
 	f.StringVar(&dir, "dir", "", "the agent's folder, for its scopes and the key of its names")
-	f.StringArrayVar(&scan, "scan", nil, "a folder or file to look after; may be given again")
-	f.StringVar(&privacy, "privacy", "", "show it at another level of privacy: strict, names or full-local")
+	f.StringArrayVar(&c.scan, "scan", nil, "a folder or file to look after; may be given again")
+	f.StringVar(&c.privacy, "privacy", "", "show it at another level of privacy: strict, names or full-local")
 	outboundFormat(cmd, &format)
 	return cmd
 }
 
-func previewSettings(dir string, scan []string, privacy predicate.Privacy) (config.Config, error) {
-	if dir == "" && len(scan) == 0 {
+func previewSettings(dir string, c choices) (config.Config, error) {
+	if dir == "" && len(c.scan) == 0 {
 		return config.Config{}, errors.New("name the agent's folder with --dir, or what to look after with --scan")
 	}
 	if dir == "" { // no agent has decided; a preview goes on with what works
-		return settingsFor(dir, scan, privacy, plugin.SandboxBestEffort)
+		c.sandbox = string(plugin.SandboxBestEffort)
 	}
-	return settingsFor(dir, scan, privacy, "")
+	return settingsFor(dir, c)
 }
 
 func newAgentSent() *cobra.Command {
@@ -196,7 +196,7 @@ func (s *summary) write(w io.Writer) error {
 	}
 	t.AppendFooter(table.Row{"", all.statements, all.bytes})
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s\n%d names are keyed hashes. In the clear, besides numbers, times and digests:\n", t.Render(), s.keyed)
+	fmt.Fprintf(&b, "%s\n%d names and digests are keyed hashes. In the clear, besides numbers, times and digests:\n", t.Render(), s.keyed)
 	fields := table.NewWriter()
 	fields.SetStyle(table.StyleLight)
 	fields.AppendHeader(table.Row{"field", "strings"})

@@ -11,6 +11,7 @@ var commands = []func() *cobra.Command{
 	newScan,
 	newAgent,
 	newVerify,
+	newResolve,
 	newDoctor,
 	newRules,
 	newVersion,

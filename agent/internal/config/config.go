@@ -38,8 +38,11 @@ type Config struct {
 	// Privacy is what may leave: strict keys names, names sends them in the clear,
 	// full-local sends signs of life alone.
 	Privacy predicate.Privacy `yaml:"privacy"`
-	Spool   Spool             `yaml:"spool"`
-	Key     Key               `yaml:"key"`
+	// KeyedBelow is the size, in bytes, below which files are named by a keyed
+	// digest where they leave; 0 names all by their plain digests.
+	KeyedBelow int64 `yaml:"keyed_below"`
+	Spool      Spool `yaml:"spool"`
+	Key        Key   `yaml:"key"`
 	// Sandbox is what is put on around scanners and connectors: require, best-effort or off-unsafe.
 	Sandbox plugin.Sandbox `yaml:"sandbox"`
 	// PluginDir is where the plugins are; empty looks beside the program.
@@ -149,10 +152,15 @@ func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d)
 
 // The bounds.
 const (
-	minSpool    = 16 << 20
-	maxJobs     = 256
-	minInterval = Duration(time.Second)
-	minKeyAge   = Duration(time.Minute)
+	// DefaultKeyedBelow covers settings, credentials and notes, whose content
+	// somebody could guess, and no weights whose digest is worth comparing.
+	DefaultKeyedBelow = 4 << 10
+
+	maxKeyedBelow = 1 << 40
+	minSpool      = 16 << 20
+	maxJobs       = 256
+	minInterval   = Duration(time.Second)
+	minKeyAge     = Duration(time.Minute)
 )
 
 // Default returns the settings of an installation that says nothing.
@@ -161,7 +169,7 @@ func Default() Config {
 		Scopes:   []Scope{},
 		Interval: Duration(5 * time.Minute), Heartbeat: Duration(5 * time.Minute), Inventory: Duration(24 * time.Hour),
 		CheckIn: Duration(time.Minute),
-		Jobs:    runtime.NumCPU(), Privacy: predicate.Strict, Sandbox: plugin.SandboxRequire, Spool: Spool{MaxBytes: 1 << 30, SentBytes: 256 << 20, KeptBytes: 1 << 30},
+		Jobs:    runtime.NumCPU(), Privacy: predicate.Strict, KeyedBelow: DefaultKeyedBelow, Sandbox: plugin.SandboxRequire, Spool: Spool{MaxBytes: 1 << 30, SentBytes: 256 << 20, KeptBytes: 1 << 30},
 		Key: Key{MaxAge: Duration(30 * 24 * time.Hour)},
 	}
 }
@@ -214,6 +222,9 @@ func (c Config) Validate() error {
 	}
 	if c.Key.MaxAge < minKeyAge || time.Duration(c.Key.MaxAge) > predicate.MaxKeyLife {
 		errs = append(errs, fmt.Errorf("key.max_age: %s is not within %s and %s", time.Duration(c.Key.MaxAge), time.Duration(minKeyAge), predicate.MaxKeyLife))
+	}
+	if c.KeyedBelow < 0 || c.KeyedBelow > maxKeyedBelow {
+		errs = append(errs, fmt.Errorf("keyed_below: %d is not within 0 and %d", c.KeyedBelow, int64(maxKeyedBelow)))
 	}
 	if c.Spool.KeptBytes < minSpool {
 		errs = append(errs, fmt.Errorf("spool.kept_bytes: %d is less than %d", c.Spool.KeptBytes, minSpool))

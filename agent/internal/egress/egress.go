@@ -1,15 +1,18 @@
 // Package egress is the one gate through which everything outbound passes. What
 // goes by it is a statement of the closed schema, in its one spelling, with no
-// name in the clear that the customer's privacy level does not allow.
+// name in the clear that the customer's privacy level does not allow, and with
+// nothing in it so fine that much could be hidden there.
 package egress
 
 import (
+	"bytes"
 	_ "embed"
 	"errors"
 	"fmt"
 	"strings"
 
 	"github.com/cavra/cavra/schemas/predicate"
+	"github.com/cavra/cavra/sdk/finding"
 )
 
 //go:embed vocabulary.txt
@@ -38,16 +41,40 @@ type Namer struct {
 	Privacy    predicate.Privacy
 	Key        []byte
 	Vocabulary Vocabulary
+	// Remember is told what each keyed hash hides; nil forgets.
+	Remember func(keyed, plain string)
 }
 
-// Name writes a name that came from an artifact or a registry.
+// Name writes a name that came from a registry: a path, a model's name, a version.
 func (n Namer) Name(s string) predicate.Name {
-	if n.Privacy != predicate.Strict || n.Vocabulary.Has(s) {
-		if plain, err := predicate.PlainName(s); err == nil {
-			return plain
-		}
+	if n.Privacy == predicate.Strict {
+		return n.hide(s)
 	}
-	return predicate.KeyedName(n.Key, s)
+	return n.plain(s)
+}
+
+// Word writes a name that came from an artifact, which is plain at any level
+// where the vocabulary has it.
+func (n Namer) Word(s string) predicate.Name {
+	if n.Privacy == predicate.Strict && !n.Vocabulary.Has(s) {
+		return n.hide(s)
+	}
+	return n.plain(s)
+}
+
+func (n Namer) plain(s string) predicate.Name {
+	if plain, err := predicate.PlainName(s); err == nil {
+		return plain
+	}
+	return n.hide(s)
+}
+
+func (n Namer) hide(s string) predicate.Name {
+	keyed := predicate.KeyedName(n.Key, s)
+	if n.Remember != nil {
+		n.Remember(keyed.Keyed, s)
+	}
+	return keyed
 }
 
 // errStays says that a statement may not leave at any rate.
@@ -78,19 +105,32 @@ func (KeepGate) Check(payload []byte) error {
 	return nil
 }
 
-// Gate checks payloads.
-type Gate struct {
-	privacy    predicate.Privacy
-	vocabulary Vocabulary
+// GateConfig is what a Gate goes by.
+type GateConfig struct {
+	Privacy    predicate.Privacy
+	Vocabulary Vocabulary
+	// Rules are all that a finding may name.
+	Rules *finding.Catalogue
+	// Reducer brings what passes down to what may leave.
+	Reducer *Reducer
 }
 
+// Gate checks payloads.
+type Gate struct{ cfg GateConfig }
+
 // NewGate returns a gate for a privacy level.
-func NewGate(privacy predicate.Privacy, v Vocabulary) (*Gate, error) {
-	if err := privacy.Validate(); err != nil {
+func NewGate(cfg GateConfig) (*Gate, error) {
+	if err := cfg.Privacy.Validate(); err != nil {
 		return nil, fmt.Errorf("egress: %w", err)
 	}
-	return &Gate{privacy, v}, nil
+	if cfg.Rules == nil || cfg.Reducer == nil {
+		return nil, errors.New("egress: a gate needs the rule catalogue and a reducer")
+	}
+	return &Gate{cfg}, nil
 }
+
+// errWhole says that a statement tells more than may leave.
+var errWhole = errors.New("egress: the statement was not brought down to what may leave")
 
 // Check refuses a payload that may not leave.
 func (g *Gate) Check(payload []byte) error {
@@ -98,50 +138,63 @@ func (g *Gate) Check(payload []byte) error {
 	if err != nil {
 		return fmt.Errorf("egress: %w", err)
 	}
+	var level predicate.Privacy
 	switch p := p.(type) {
 	case *predicate.Heartbeat:
-		if p.Privacy != g.privacy {
-			return fmt.Errorf("egress: a heartbeat of privacy %q, and the agent's is %s", p.Privacy, g.privacy)
-		}
+		level = p.Privacy
 	case *predicate.Scan:
-		if g.privacy == predicate.FullLocal {
-			return errStays
-		}
-		if p.Privacy != g.privacy {
-			return fmt.Errorf("egress: a scan of privacy %s, and the agent's is %s", p.Privacy, g.privacy)
-		}
-		for i := range p.Imports {
-			if err := g.names(&p.Imports[i].Module, &p.Imports[i].Name); err != nil {
-				return err
-			}
-		}
+		level, err = p.Privacy, g.scan(p)
 	case *predicate.Inventory:
-		if g.privacy == predicate.FullLocal {
-			return errStays
+		level, err = p.Privacy, g.inventory(p)
+	default:
+		return nil // a gap and an epoch are of this agent's own making alone
+	}
+	if err != nil {
+		return err
+	}
+	if level != g.cfg.Privacy {
+		return fmt.Errorf("egress: a %s of privacy %q, and the agent's is %s", predicate.Short(p.PredicateType()), level, g.cfg.Privacy)
+	}
+	g.cfg.Reducer.Reduce(p)
+	reduced, err := predicate.Marshal(p)
+	if err != nil || !bytes.Equal(reduced, payload) {
+		return errors.Join(errWhole, err)
+	}
+	return nil
+}
+
+func (g *Gate) scan(s *predicate.Scan) error {
+	if g.cfg.Privacy == predicate.FullLocal {
+		return errStays
+	}
+	for _, f := range s.Findings {
+		rule, ok := g.cfg.Rules.Rule(f.Rule)
+		if !ok || rule.Class != f.Class || rule.Severity != f.Severity {
+			return errors.New("egress: a finding that the rule catalogue does not have so")
 		}
-		if p.Privacy != g.privacy {
-			return fmt.Errorf("egress: an inventory of privacy %s, and the agent's is %s", p.Privacy, g.privacy)
-		}
-		if err := g.names(&p.Scope.Root); err != nil {
-			return err
-		}
-		for i := range p.References {
-			r := &p.References[i]
-			if err := g.names(&r.Path, r.Name, r.Version); err != nil {
-				return err
+	}
+	for i := range s.Imports {
+		for _, n := range []predicate.Name{s.Imports[i].Module, s.Imports[i].Name} {
+			if g.cfg.Privacy == predicate.Strict && n.Plain != "" && !g.cfg.Vocabulary.Has(n.Plain) {
+				return fmt.Errorf("egress: a plain name that is not in the vocabulary, at privacy %s", g.cfg.Privacy)
 			}
 		}
 	}
 	return nil
 }
 
-func (g *Gate) names(names ...*predicate.Name) error {
-	if g.privacy == predicate.Names {
-		return nil
+func (g *Gate) inventory(v *predicate.Inventory) error {
+	if g.cfg.Privacy == predicate.FullLocal {
+		return errStays
+	}
+	names := []*predicate.Name{&v.Scope.Root}
+	for i := range v.References {
+		r := &v.References[i]
+		names = append(names, &r.Path, r.Name, r.Version)
 	}
 	for _, n := range names {
-		if n != nil && n.Plain != "" && !g.vocabulary.Has(n.Plain) {
-			return fmt.Errorf("egress: a plain name that is not in the vocabulary, at privacy %s", g.privacy)
+		if g.cfg.Privacy == predicate.Strict && n != nil && n.Plain != "" {
+			return fmt.Errorf("egress: a plain name of a place, at privacy %s", g.cfg.Privacy)
 		}
 	}
 	return nil

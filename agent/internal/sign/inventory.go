@@ -1,6 +1,9 @@
 package sign
 
 import (
+	"cmp"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/cavra/cavra/schemas/predicate"
@@ -18,18 +21,23 @@ type Reference struct {
 }
 
 // Inventory makes the statements of one round over one scope: at least one, in
-// parts where the references are many.
+// parts where the references are many. They are in the order in which their paths
+// are written, so that where one stands says nothing of a path that is hidden.
 func (m Maker) Inventory(registry, root, round string, listed time.Time, complete bool, refs []Reference) []predicate.Predicate {
 	parts := max(1, (len(refs)+predicate.MaxReferences-1)/predicate.MaxReferences)
+	written := make([]predicate.Reference, len(refs))
+	for i, r := range refs {
+		written[i] = m.reference(r)
+	}
+	slices.SortStableFunc(written, func(a, b predicate.Reference) int {
+		return cmp.Or(strings.Compare(a.Path.Plain, b.Path.Plain), strings.Compare(a.Path.Keyed, b.Path.Keyed))
+	})
 	out := make([]predicate.Predicate, parts)
 	for i := range parts {
-		rest := refs[min(len(refs), i*predicate.MaxReferences):]
+		rest := written[min(len(written), i*predicate.MaxReferences):]
 		v := &predicate.Inventory{
 			Scope: predicate.Scope{Registry: registry, Root: m.Names.Name(root)}, Round: round, Part: uint32(i + 1), Parts: uint32(parts),
-			Complete: complete, Privacy: m.Privacy, ListedAt: predicate.At(listed), References: []predicate.Reference{},
-		}
-		for _, r := range rest[:min(len(rest), predicate.MaxReferences)] {
-			v.References = append(v.References, m.reference(r))
+			Complete: complete, Privacy: m.Privacy, ListedAt: predicate.At(listed), References: append([]predicate.Reference{}, rest[:min(len(rest), predicate.MaxReferences)]...),
 		}
 		out[i] = v
 	}

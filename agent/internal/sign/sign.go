@@ -14,9 +14,11 @@ import (
 	"github.com/cavra/cavra/sdk/finding"
 )
 
-// Names writes a name that came from an artifact or a registry.
+// Names writes names: one that came from a registry, and a word that came from an
+// artifact.
 type Names interface {
 	Name(s string) predicate.Name
+	Word(s string) predicate.Name
 }
 
 // Ruleset is what the verdicts rest on: the rule catalogue, and what the
@@ -182,7 +184,7 @@ func (m Maker) imports(list []finding.Import) ([]predicate.Import, uint64) {
 	}
 	out := make([]predicate.Import, len(kept))
 	for n, i := range kept {
-		out[n] = predicate.Import{Module: m.Names.Name(i.Module), Name: m.Names.Name(i.Name), How: i.How, Judged: i.Judged}
+		out[n] = predicate.Import{Module: m.Names.Word(i.Module), Name: m.Names.Word(i.Name), How: i.How, Judged: i.Judged}
 	}
 	return out, omitted
 }

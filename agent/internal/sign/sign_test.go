@@ -17,6 +17,7 @@ import (
 type keyed struct{}
 
 func (keyed) Name(s string) predicate.Name { return predicate.KeyedName([]byte("k"), s) }
+func (keyed) Word(s string) predicate.Name { return predicate.KeyedName([]byte("k"), s) }
 
 func maker() Maker {
 	return Maker{Names: keyed{}, Privacy: predicate.Strict, Ruleset: Ruleset{Version: "1", Digest: predicate.DigestOf([]byte("rules"))}}

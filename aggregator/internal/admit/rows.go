@@ -58,7 +58,7 @@ func agentReport(receipt *row.Receipt, p predicate.Predicate) row.AgentReport {
 }
 
 func keepScan(b *row.Batch, receipt *row.Receipt, s *predicate.Scan) {
-	artifact, at := s.Artifact.Digest.Hex(), row.Time(s.FinishedAt)
+	artifact, at := row.Artifact(s.Artifact.Digest), row.Time(s.FinishedAt)
 	b.Scans = append(b.Scans, row.Scan{
 		Tenant: s.Tenant, Artifact: artifact, Statement: receipt.Digest, Agent: s.Agent, Epoch: s.Epoch, Sequence: s.Sequence,
 		Kind: string(s.Artifact.Kind), Format: s.Artifact.Format, Size: s.Artifact.Size, Files: s.Artifact.Files,
@@ -96,7 +96,7 @@ func keepInventory(b *row.Batch, receipt *row.Receipt, v *predicate.Inventory) {
 		ref := &v.References[i]
 		out := row.Reference{
 			Tenant: v.Tenant, Agent: v.Agent, Registry: v.Scope.Registry, Root: root, Path: row.Name(ref.Path),
-			Artifact: row.ZeroDigest, Bundle: row.ZeroDigest, Size: ref.Size, Problem: string(ref.Problem),
+			Artifact: row.Artifact(ref.Digest), Bundle: row.Artifact(ref.Bundle), Size: ref.Size, Problem: string(ref.Problem),
 			Round: v.Round, Statement: receipt.Digest, ListedAt: at, ReceivedAt: receipt.ReceivedAt,
 		}
 		if ref.Name != nil {
@@ -104,12 +104,6 @@ func keepInventory(b *row.Batch, receipt *row.Receipt, v *predicate.Inventory) {
 		}
 		if ref.Version != nil {
 			out.Version = row.Name(*ref.Version)
-		}
-		if ref.Digest != "" {
-			out.Artifact = ref.Digest.Hex()
-		}
-		if ref.Bundle != "" {
-			out.Bundle = ref.Bundle.Hex()
 		}
 		b.References = append(b.References, out)
 	}

@@ -3,12 +3,13 @@
 // columns mean. It holds no behaviour beyond the counting of rows, so that what
 // makes rows and what stores them share a type and nothing else.
 //
-// A digest is written as its 64 hexadecimal digits, and a name plain or as
-// "hmac-sha256:…". Times that a statement gives are within what the column can
+// A digest is written as its 64 hexadecimal digits, an artifact's as Artifact says,
+// and a name plain or as "hmac-sha256:…". Times that a statement gives are within what the column can
 // hold, see Time.
 package row
 
 import (
+	"strings"
 	"time"
 
 	"github.com/cavra/cavra/schemas/predicate"
@@ -252,4 +253,45 @@ func Name(n predicate.Name) string {
 		return n.Keyed
 	}
 	return n.Plain
+}
+
+// Artifact is the digest of an artifact or a bundle as a column holds it: 64
+// characters, a plain digest as its hexadecimal digits, and a keyed one in the
+// letters g to v instead of 0 to f, so that the two are never taken for each
+// other.
+func Artifact(d predicate.Digest) string {
+	if d == "" {
+		return ZeroDigest
+	}
+	if !d.Keyed() {
+		return d.Hex()
+	}
+	b := []byte(d.Hex())
+	for i, c := range b {
+		b[i] = keyedDigits[strings.IndexByte(plainDigits, c)]
+	}
+	return string(b)
+}
+
+const plainDigits, keyedDigits = "0123456789abcdef", "ghijklmnopqrstuv"
+
+// ArtifactDigest reads what Artifact has written; all zeros, and anything else,
+// stand for none.
+func ArtifactDigest(column string) predicate.Digest {
+	d := predicate.Digest("sha256:" + column)
+	if column != "" && strings.IndexByte(keyedDigits, column[0]) >= 0 {
+		b := []byte(column)
+		for i, c := range b {
+			at := strings.IndexByte(keyedDigits, c)
+			if at < 0 {
+				return ""
+			}
+			b[i] = plainDigits[at]
+		}
+		d = predicate.Digest("hmac-sha256:" + string(b))
+	}
+	if d == predicate.ZeroDigest || d.ValidateArtifact() != nil {
+		return ""
+	}
+	return d
 }

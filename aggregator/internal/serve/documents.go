@@ -70,10 +70,10 @@ type StatementOutcome struct {
 
 // Artifact is a digest that something points to now, and its latest scan.
 type Artifact struct {
-	Digest     predicate.Digest `json:"digest" pattern:"^sha256:[0-9a-f]{64}$"`
+	Digest     predicate.Digest `json:"digest" pattern:"^(hmac-)?sha256:[0-9a-f]{64}$" doc:"The SHA-256 of its bytes. Of a small file and of a bundle it is a keyed digest, which cavra resolve turns back for those who hold the key."`
 	Kind       string           `json:"kind" enum:"file,bundle," doc:"Empty before the first scan."`
 	Format     string           `json:"format"`
-	Size       uint64           `json:"size" doc:"In bytes."`
+	Size       uint64           `json:"size" doc:"In bytes; rounded up where the digest is keyed."`
 	Files      uint64           `json:"files" doc:"Number of files of a bundle."`
 	Verdict    string           `json:"verdict" enum:"pass,warn,fail,error,unassessed"`
 	Score      uint8            `json:"score" minimum:"0" maximum:"100" doc:"Risk score: that of the worst rule."`

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/cavra/cavra/aggregator/internal/clickhouse"
+	"github.com/cavra/cavra/aggregator/internal/row"
 	"github.com/cavra/cavra/schemas/predicate"
 )
 
@@ -20,7 +21,7 @@ func (s *Service) ExportArtifact(ctx context.Context, tenant string, digest pred
 	if err != nil {
 		return Export{}, err
 	}
-	places, err := s.cfg.Rows.ScanStatements(ctx, tenant, digest.Hex(), place, maxStatements+1)
+	places, err := s.cfg.Rows.ScanStatements(ctx, tenant, row.Artifact(digest), place, maxStatements+1)
 	if err != nil {
 		return Export{}, err
 	}
@@ -30,16 +31,16 @@ func (s *Service) ExportArtifact(ctx context.Context, tenant string, digest pred
 		if more = i == maxStatements; more {
 			break
 		}
-		row, ok, err := s.cfg.Rows.Statement(ctx, tenant, p.Statement)
+		st, ok, err := s.cfg.Rows.Statement(ctx, tenant, p.Statement)
 		if err != nil {
 			return Export{}, err
 		}
-		bytes += len(row.Envelope)
+		bytes += len(st.Envelope)
 		if more = len(rows) > 0 && bytes > maxExportBytes; more {
 			break
 		}
 		if place = p; ok {
-			rows = append(rows, row)
+			rows = append(rows, st)
 		}
 	}
 	if len(rows) == 0 && after == "" {

@@ -16,6 +16,7 @@ import (
 	"github.com/cavra/cavra/aggregator/internal/control"
 	"github.com/cavra/cavra/aggregator/internal/evidence"
 	"github.com/cavra/cavra/aggregator/internal/posture"
+	"github.com/cavra/cavra/aggregator/internal/row"
 	"github.com/cavra/cavra/schemas/predicate"
 	"github.com/cavra/cavra/sdk/attest"
 	"github.com/cavra/cavra/sdk/finding"
@@ -111,7 +112,7 @@ func (s *Service) Artifacts(ctx context.Context, tenant, verdict, after string, 
 	if after != "" {
 		score, digest, ok := strings.Cut(after, "-")
 		n, err := strconv.ParseUint(score, 10, 8)
-		if !ok || err != nil || predicate.Digest("sha256:"+digest).Validate() != nil {
+		if !ok || err != nil || row.ArtifactDigest(digest) == "" {
 			return ArtifactList{}, ErrCursor
 		}
 		page.AfterScore, page.AfterDigest = uint8(n), digest
@@ -121,8 +122,8 @@ func (s *Service) Artifacts(ctx context.Context, tenant, verdict, after string, 
 		return ArtifactList{}, err
 	}
 	list := ArtifactList{Artifacts: make([]Artifact, len(rows))}
-	for i, row := range rows {
-		list.Artifacts[i] = artifactOf(row)
+	for i, a := range rows {
+		list.Artifacts[i] = artifactOf(a)
 	}
 	if n := len(rows); n == int(page.Limit) {
 		list.Next = strconv.Itoa(int(rows[n-1].Score)) + "-" + rows[n-1].Digest
@@ -139,7 +140,7 @@ func bounded(limit uint32) uint32 {
 
 func artifactOf(a clickhouse.Artifact) Artifact {
 	return Artifact{
-		Digest: digestOf(a.Digest), Kind: a.Kind, Format: a.Format, Size: a.Size, Files: a.Files, Verdict: a.Verdict, Score: a.Score,
+		Digest: row.ArtifactDigest(a.Digest), Kind: a.Kind, Format: a.Format, Size: a.Size, Files: a.Files, Verdict: a.Verdict, Score: a.Score,
 		Coverage: Coverage{
 			Complete: a.Complete, BytesTotal: a.BytesParsed + a.BytesInert + a.BytesUnread,
 			BytesParsed: a.BytesParsed, BytesInert: a.BytesInert, BytesUnread: a.BytesUnread,
@@ -168,39 +169,39 @@ func moment(t time.Time) *time.Time {
 
 // Artifact is one artifact in detail, or ErrNotFound.
 func (s *Service) Artifact(ctx context.Context, tenant string, digest predicate.Digest) (ArtifactDetail, error) {
-	row, ok, err := s.cfg.Rows.Artifact(ctx, tenant, digest.Hex())
+	kept, ok, err := s.cfg.Rows.Artifact(ctx, tenant, row.Artifact(digest))
 	if err != nil {
 		return ArtifactDetail{}, err
 	}
 	if !ok {
 		return ArtifactDetail{}, ErrNotFound
 	}
-	d := ArtifactDetail{Artifact: artifactOf(row), FoundRules: []Finding{}, ImportList: []Import{}, ReferenceList: []Reference{}, ScanStatements: []predicate.Digest{}}
-	found, err := s.cfg.Rows.Findings(ctx, tenant, row.Digest, row.Statement)
+	d := ArtifactDetail{Artifact: artifactOf(kept), FoundRules: []Finding{}, ImportList: []Import{}, ReferenceList: []Reference{}, ScanStatements: []predicate.Digest{}}
+	found, err := s.cfg.Rows.Findings(ctx, tenant, kept.Digest, kept.Statement)
 	if err != nil {
 		return ArtifactDetail{}, err
 	}
 	for _, f := range found {
 		d.FoundRules = append(d.FoundRules, s.finding(f))
 	}
-	imports, err := s.cfg.Rows.Imports(ctx, tenant, row.Digest, row.Statement)
+	imports, err := s.cfg.Rows.Imports(ctx, tenant, kept.Digest, kept.Statement)
 	if err != nil {
 		return ArtifactDetail{}, err
 	}
 	for _, i := range imports {
 		d.ImportList = append(d.ImportList, Import(i))
 	}
-	references, err := s.cfg.Rows.References(ctx, tenant, row.Digest, maxReferences)
+	references, err := s.cfg.Rows.References(ctx, tenant, kept.Digest, maxReferences)
 	if err != nil {
 		return ArtifactDetail{}, err
 	}
 	for _, r := range references {
 		d.ReferenceList = append(d.ReferenceList, Reference{
 			Agent: r.Agent, Registry: r.Registry, Root: r.Root, Name: r.Name, Version: r.Version, Path: r.Path,
-			Artifact: digestOf(r.Artifact), Bundle: digestOf(r.Bundle), Problem: r.Problem, FirstSeen: r.FirstSeen.UTC(), LastSeen: r.LastSeen.UTC(),
+			Artifact: row.ArtifactDigest(r.Artifact), Bundle: row.ArtifactDigest(r.Bundle), Problem: r.Problem, FirstSeen: r.FirstSeen.UTC(), LastSeen: r.LastSeen.UTC(),
 		})
 	}
-	statements, err := s.cfg.Rows.ScanStatements(ctx, tenant, row.Digest, clickhouse.ScanPlace{}, maxStatements)
+	statements, err := s.cfg.Rows.ScanStatements(ctx, tenant, kept.Digest, clickhouse.ScanPlace{}, maxStatements)
 	if err != nil {
 		return ArtifactDetail{}, err
 	}
@@ -245,7 +246,7 @@ func (s *Service) Exposures(ctx context.Context, tenant, severity, status string
 			title = e.Rule
 		}
 		list.Exposures[i] = Exposure{
-			Agent: e.Agent, Registry: e.Registry, Root: e.Root, Name: e.Name, Version: e.Version, Path: e.Path, Artifact: digestOf(e.Artifact),
+			Agent: e.Agent, Registry: e.Registry, Root: e.Root, Name: e.Name, Version: e.Version, Path: e.Path, Artifact: row.ArtifactDigest(e.Artifact),
 			Rule: e.Rule, Title: title, Location: e.Location, Class: e.Class, Severity: e.Severity, Status: e.Status, Reopened: e.Reopened,
 			FirstSeen: e.FirstSeen.UTC(), LastSeen: e.LastSeen.UTC(),
 		}

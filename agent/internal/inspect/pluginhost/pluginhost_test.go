@@ -216,7 +216,7 @@ func TestIdentity(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := predicate.Scanner{Name: "pid", Version: "1", Digest: predicate.DigestOf(b)}
+	want := predicate.Scanner{Name: "cavra-scanner-pid", Version: "1", Digest: predicate.DigestOf(b)}
 	if diff := cmp.Diff(want, p.Program()); diff != "" {
 		t.Error(diff)
 	}

@@ -58,6 +58,9 @@ func (h *Host) Scanners(ctx context.Context) ([]*Pool, error) {
 }
 
 func (h *Host) pool(ctx context.Context, program Program) (*Pool, error) {
+	if err := predicate.ValidateID(program.Name); err != nil {
+		return nil, fmt.Errorf("start scanner %s: the program's name goes into reports: %w", program.Name, err)
+	}
 	measured, err := plugin.Load(program.Path, "")
 	if err != nil {
 		return nil, fmt.Errorf("start scanner %s: %w", program.Name, err)
@@ -89,9 +92,10 @@ func (p *Pool) start(ctx context.Context) (*worker, error) {
 	return &worker{process: process, scanner: s}, nil
 }
 
-// Program names the program that scans, by its own digest.
+// Program names the program that scans, by its file's name and its own digest: a
+// name that it gives itself could say anything.
 func (p *Pool) Program() predicate.Scanner {
-	return predicate.Scanner{Name: p.description.Name, Version: p.description.Version, Digest: p.measured.Digest()}
+	return predicate.Scanner{Name: p.program.Name, Version: p.description.Version, Digest: p.measured.Digest()}
 }
 
 // Describe is what the scanner said of itself.

@@ -20,6 +20,10 @@ type digestPath struct {
 	Digest string `path:"digest" pattern:"^sha256:[0-9a-f]{64}$" doc:"A digest."`
 }
 
+type artifactPath struct {
+	Digest string `path:"digest" pattern:"^(hmac-)?sha256:[0-9a-f]{64}$" doc:"An artifact's digest, plain or keyed."`
+}
+
 type agentPath struct {
 	ID string `path:"id" maxLength:"64" doc:"An agent's id."`
 }
@@ -63,7 +67,7 @@ func (o operations) posture() {
 			return &body[serve.ArtifactList]{doc}, err
 		})
 	add(o, access.PostureRead, get("get-artifact", "/v1/artifacts/{digest}", "Artifact", "One artifact: what was found, and where it lies.", "posture"),
-		func(ctx context.Context, p access.Principal, in *digestPath) (*body[serve.ArtifactDetail], error) {
+		func(ctx context.Context, p access.Principal, in *artifactPath) (*body[serve.ArtifactDetail], error) {
 			doc, err := o.cfg.Service.Artifact(ctx, p.Tenant, predicate.Digest(in.Digest))
 			return &body[serve.ArtifactDetail]{doc}, err
 		})
@@ -116,7 +120,7 @@ type envelope struct {
 // evidenceQuery names the artifact itself, and chainQuery the agent: parameters
 // of an embedded struct that is not exported are not read.
 type evidenceQuery struct {
-	Digest string `path:"digest" pattern:"^sha256:[0-9a-f]{64}$" doc:"A digest."`
+	Digest string `path:"digest" pattern:"^(hmac-)?sha256:[0-9a-f]{64}$" doc:"An artifact's digest, plain or keyed."`
 	After  string `query:"after" maxLength:"110" doc:"The cursor that the page before gave as next."`
 }
 

@@ -333,7 +333,7 @@ func (s *site) quarantine(ctx context.Context, p access.Principal, r *http.Reque
 
 func digestOf(r *http.Request) (predicate.Digest, error) {
 	d := predicate.Digest(r.PathValue("digest"))
-	if d.Validate() != nil {
+	if d.ValidateArtifact() != nil {
 		return "", serve.ErrNotFound
 	}
 	return d, nil

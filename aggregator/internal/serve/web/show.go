@@ -137,10 +137,13 @@ func nameOf(s string) named {
 func short(d predicate.Digest) string {
 	const shown = 12
 	h := d.Hex()
-	if len(h) <= shown {
-		return h
+	if len(h) > shown {
+		h = h[:shown] + "…"
 	}
-	return h[:shown] + "…"
+	if d.Keyed() {
+		return "keyed:" + h
+	}
+	return h
 }
 
 // size writes a number of bytes.
