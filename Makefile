@@ -98,6 +98,8 @@ bench-peers: build engine ## Compare detection with picklescan, modelscan, fickl
 .PHONY: zero-trust
 zero-trust: build engine ## Attempts of hostile plugins and what stopped each, and canaries looked for in captured traffic (needs cc)
 	cd sdk && go test -tags hostile -count=1 -v -run 'TestSandbox|TestEgressOf|TestServeGivesUp|TestHostile|TestNothingGetsAway' ./plugin
+	go test -count=1 -v -run 'TestNobodyTracesTheAgent|TestWithoutUserNamespaces|TestAgentLinksNoParser' ./agent ./testbed/architecture
+	go test -count=1 -v -run 'TestExhaustionIsAFinding' ./agent/internal/inspect/pluginhost
 	go test -count=1 -v -run 'TestNothingOfAnArtifactLeaves' ./testbed/scenario
 
 .PHONY: chaos

@@ -183,14 +183,12 @@ func (a *Agent) openPlugins(ctx context.Context) error {
 		}
 		c, err := host.Connector(ctx, s.Connector, reach)
 		if err != nil {
-			return fmt.Errorf("start connector %s: %w (cavra doctor says what is wrong here)", s.Connector, err)
+			return unstarted("connector "+s.Connector, err)
 		}
 		a.connector[key] = c
 	}
-	if a.pools, err = host.Scanners(ctx); errors.Is(err, plugin.ErrSandbox) {
-		return fmt.Errorf("start scanners: %w (cavra doctor says what is missing; sandbox: best-effort in the agent's configuration goes on with the rest)", err)
-	} else if err != nil {
-		return fmt.Errorf("start scanners: %w (cavra doctor says what is wrong here)", err)
+	if a.pools, err = host.Scanners(ctx); err != nil {
+		return unstarted("scanners", err)
 	}
 	if a.hidden, err = hidden.Open(filepath.Join(a.cfg.Dir, hiddenFile)); err != nil {
 		return err
@@ -224,6 +222,15 @@ func (a *Agent) report(ctx context.Context, statements ...predicate.Predicate) e
 	}
 	_, err := a.reports.Append(ctx, statements...)
 	return err
+}
+
+// unstarted says what to do about plugins that do not start.
+func unstarted(what string, err error) error {
+	advice := "cavra doctor says what is wrong here"
+	if errors.Is(err, plugin.ErrSandbox) {
+		advice = "cavra doctor says what is missing; sandbox: best-effort in the agent's configuration goes on with the rest"
+	}
+	return fmt.Errorf("start %s: %w (%s)", what, err, advice)
 }
 
 // connectorOf names the process that looks after a scope: one for all scopes of a

@@ -287,6 +287,7 @@ func asNobody(t *testing.T) bool {
 	if err != nil || !bytes.Contains(out, []byte("--- PASS: "+t.Name())) {
 		t.Errorf("as another user: %v\n%s", err, out)
 	}
+	t.Logf("as another user:\n%s", out)
 	return true
 }
 

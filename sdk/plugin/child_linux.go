@@ -166,7 +166,7 @@ func (c *child) begin() error {
 	}
 	if err != nil {
 		if limits.mode == SandboxRequire {
-			return fmt.Errorf("%w: a process with namespaces of its own cannot be started here: %w", ErrSandbox, err)
+			return fmt.Errorf("%w: %s cannot be put on here, a process with namespaces of its own: %w", ErrSandbox, predicate.LayerNetwork, err)
 		}
 		return err
 	}

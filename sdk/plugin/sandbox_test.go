@@ -203,6 +203,27 @@ func TestSandboxOfReader(t *testing.T) {
 	stopped(t, heard, append(attempts, readerAttempts...))
 }
 
+// TestSandboxWithoutNamespaces has a plugin try the same where no namespaces can be
+// made: the other layers stop it.
+func TestSandboxWithoutNamespaces(t *testing.T) {
+	dir := hostileFolder(t)
+	p, err := Launch(t.Context(), Config{
+		Path: self(t), Sandbox: SandboxBestEffort, without: []predicate.Layer{predicate.LayerNetwork}, args: []string{"hostile", strconv.Itoa(os.Getpid()), dir},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = p.Close() })
+	want := []predicate.Layer{predicate.LayerEmptyEnv, predicate.LayerLandlock, predicate.LayerNoNewPrivs, predicate.LayerProcess, predicate.LayerRlimits, predicate.LayerSeccomp}
+	if got := p.Layers(); !slices.Equal(got, want) {
+		if os.Getenv("CI") == "" {
+			t.Skipf("layers %v", got)
+		}
+		t.Errorf("layers %v, want %v", got, want)
+	}
+	stopped(t, hear(t, p, "all was tried"), attempts)
+}
+
 // hostileFolder has what an agent has: a key, and models beside it.
 func hostileFolder(t *testing.T) string {
 	t.Helper()

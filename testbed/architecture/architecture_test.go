@@ -8,6 +8,7 @@ import (
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"os/exec"
 	"path"
 	"path/filepath"
 	"slices"
@@ -167,6 +168,60 @@ func TestAgentParsesNoArtifact(t *testing.T) {
 			if slices.Contains(parsers, i) {
 				t.Errorf("%s imports %s: the process that holds the key and the network parses no artifact byte", s.file, i)
 			}
+		}
+	}
+}
+
+// linked are the packages among those that parse formats which the agent's program
+// holds all the same, with who imports them, which is everything below where a name
+// ends with a slash: none of those sees an artifact.
+var linked = map[string]struct {
+	by  []string
+	why string
+}{
+	"compress/flate": {[]string{"compress/gzip", "compress/zlib", "net/http", "golang.org/x/net/http2", "golang.org/x/net/internal/httpcommon", "github.com/klauspost/compress/flate"}, "HTTP, and Kafka's compressions"},
+	"compress/gzip": {[]string{
+		"net/http", "golang.org/x/net/http2", "golang.org/x/net/internal/httpcommon", "google.golang.org/grpc", "google.golang.org/protobuf/internal/impl",
+		"connectrpc.com/connect", "runtime/pprof", "github.com/klauspost/compress/gzip", "github.com/aws/",
+	}, "HTTP, and descriptors of our own messages"},
+	"compress/zlib": {[]string{"debug/elf", "debug/macho", "debug/pe"}, "sections of programs"},
+	"debug/elf":     {[]string{module + "sdk/plugin", "github.com/hashicorp/go-plugin/internal/cmdrunner"}, "the headers of plugins that were measured"},
+	"debug/pe":      {[]string{"github.com/hashicorp/go-plugin/internal/cmdrunner"}, "go-plugin's own words about a program that does not start, which our runner replaces"},
+	"encoding/xml":  {[]string{"github.com/aws/"}, "answers of AWS"},
+	"encoding/gob":  {[]string{"net/rpc"}, "go-plugin's other protocol, which is not allowed"},
+}
+
+// TestAgentLinksNoParser holds the whole of the agent's program to the same: neither
+// is there a package of the plugins in it, nor one that parses formats but by whom that
+// is known.
+func TestAgentLinksNoParser(t *testing.T) {
+	const format = "{{.ImportPath}} {{join .Imports \" \"}}"
+	out, err := exec.Command("go", "list", "-C", "../..", "-deps", "-f", format, "./agent/cmd/cavra").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := map[string]bool{}
+	for line := range strings.Lines(string(out)) {
+		words := strings.Fields(line)
+		if strings.HasPrefix(words[0], module+"plugins/") {
+			t.Errorf("the agent's program holds %s", words[0])
+		}
+		for _, i := range words[1:] {
+			if !slices.Contains(parsers, i) {
+				continue
+			}
+			found[i] = true
+			known := func(by string) bool {
+				return words[0] == by || strings.HasSuffix(by, "/") && strings.HasPrefix(words[0], by)
+			}
+			if !slices.ContainsFunc(linked[i].by, known) {
+				t.Errorf("%s, which the agent's program holds, imports %s: the process that holds the key parses no artifact byte", words[0], i)
+			}
+		}
+	}
+	for name, l := range linked {
+		if !found[name] {
+			t.Errorf("%s is not linked any more (%s): delete the exception", name, l.why)
 		}
 	}
 }
