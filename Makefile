@@ -119,6 +119,10 @@ fleet: build engine ## 10,000 simulated agents against one aggregator: rates, la
 spool-long: ## 1,000 kills of the spool at random, 1,000 inside a write, and 20 times as many faults of its disk
 	cd agent && CAVRA_SPOOL_LONG=1 go test -count=1 -timeout 60m -v -run 'TestKilledAtRandom|TestKilledInsideAWrite|TestTheDiskFails' ./internal/spool
 
+.PHONY: identity-long
+identity-long: build engine ## 1,000 kills while an agent's certificate rotates (takes some ten minutes)
+	cd testbed && CAVRA_SCENARIO_LONG=1 go test -count=1 -timeout 60m -v -run 'TestKilledWhileCertificatesRotate' ./scenario
+
 .PHONY: scenario-long
 scenario-long: build engine ## The crash scenario with 2,000 files and more kills (takes some five minutes)
 	cd testbed && CAVRA_SCENARIO_LONG=1 go test -count=1 -timeout 20m -v -run 'TestKilledAnywhere$$' ./scenario

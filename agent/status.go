@@ -115,6 +115,9 @@ type Contact struct {
 	Error string `json:"error,omitempty"`
 }
 
+// errNoService says that an aggregator has no service that agents call.
+var errNoService = errors.New("the aggregator that this agent was enrolled at has no service for agents")
+
 func contactOf(s contact.Standing) *Contact {
 	if s.Generation == 0 {
 		return nil

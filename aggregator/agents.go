@@ -8,18 +8,21 @@ import (
 	"net"
 	"net/http"
 	"syscall"
+	"time"
 
 	"github.com/cavra/cavra/aggregator/internal/ca"
+	"github.com/cavra/cavra/aggregator/internal/challenge"
 	"github.com/cavra/cavra/aggregator/internal/contact"
 	"github.com/cavra/cavra/aggregator/internal/control"
-	"github.com/cavra/cavra/aggregator/internal/enrol"
 )
 
 // agents is the service that agents call over mutual TLS.
 type agents struct {
 	authority *ca.Authority
 	contact   *contact.Service
-	listener  net.Listener
+	// challenges are for those who come without a token.
+	challenges *challenge.Maker
+	listener   net.Listener
 	// address is the host:port that agents are given.
 	address string
 }
@@ -38,7 +41,14 @@ func openAgents(ctx context.Context, cfg Config, store *control.Store, authority
 	if a.address == "" {
 		a.address = l.Addr().String()
 	}
-	a.contact, err = contact.New(contact.Config{Store: store, Authority: authority, Name: enrol.Username, Address: a.address, Log: cfg.Log})
+	secret, err := authority.Secret("challenge")
+	if err == nil {
+		a.challenges, err = challenge.New(secret, store, time.Now)
+	}
+	if err != nil {
+		return nil, errors.Join(err, a.close())
+	}
+	a.contact, err = contact.New(contact.Config{Store: store, Authority: authority, Address: a.address, Log: cfg.Log})
 	if err != nil {
 		return nil, errors.Join(err, a.close())
 	}

@@ -247,7 +247,7 @@ func (a *Aggregator) openDocuments(ctx context.Context) error {
 		if a.agents, err = openAgents(ctx, a.cfg, a.store, a.authority); err != nil {
 			return err
 		}
-		enrolment.Certifier = a.agents.contact
+		enrolment.Certifier, enrolment.Challenges = a.agents.contact, a.agents.challenges
 	}
 	if a.enrol, err = enrol.New(enrolment); err != nil {
 		return err

@@ -3,7 +3,9 @@ package identity
 import (
 	"crypto"
 	"crypto/tls"
+	"encoding/hex"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/cavra/cavra/schemas/predicate"
@@ -19,7 +21,16 @@ const (
 	AtEnrolment Purpose = "enrol"
 	// AtRenewal: the context is the generation of the certificate before.
 	AtRenewal Purpose = "renew"
+	// AtReturn: the context is ReturnContext.
+	AtReturn Purpose = "return"
 )
+
+// ReturnContext is what an agent says of itself when it comes back by its
+// enrolled key: the challenge, the generation of its last certificate, the serial
+// number of one that it may have confirmed, and its process's instance.
+func ReturnContext(challenge string, generation uint64, candidate []byte, instance string) string {
+	return strings.Join([]string{challenge, strconv.FormatUint(generation, 10), hex.EncodeToString(candidate), instance}, "\n")
+}
 
 // Binding is what is signed so that a TLS key is certified: it binds the key to
 // the purpose and to the request's own context, and, unless signer is empty, to

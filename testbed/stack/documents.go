@@ -64,6 +64,22 @@ type AgentState struct {
 	Chains     []Chain `json:"chains"`
 }
 
+// AgentEvents is GET /v1/agent-events.
+type AgentEvents struct {
+	Events        []AgentEvent `json:"events"`
+	Dropped       uint64       `json:"dropped"`
+	UnknownTokens uint64       `json:"unknown_tokens"`
+}
+
+// AgentEvent is something odd about an agent or a join token.
+type AgentEvent struct {
+	Kind      string `json:"kind"`
+	Agent     string `json:"agent"`
+	Presented string `json:"presented"`
+	Known     string `json:"known"`
+	Count     uint64 `json:"count"`
+}
+
 // Chain is one epoch of an agent.
 type Chain struct {
 	Epoch        uint64           `json:"epoch"`

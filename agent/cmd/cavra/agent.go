@@ -40,7 +40,7 @@ found, and sends it to an aggregator. Nothing of an artifact leaves the machine.
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newEnroll(), newAgentRun(), newAgentStatus(), newAgentPreview(), newAgentSent(), newAgentKept(), newAgentRotate())
+	cmd.AddCommand(newEnroll(), newAgentRun(), newAgentStatus(), newAgentCheckIn(), newAgentPreview(), newAgentSent(), newAgentKept(), newAgentRotate())
 	return cmd
 }
 
@@ -310,6 +310,66 @@ folder in use, so ask again; 2 wrong usage or configuration.`,
 	return cmd
 }
 
+func newAgentCheckIn() *cobra.Command {
+	var dir, format string
+	var renew bool
+	cmd := &cobra.Command{
+		Use:   "check-in",
+		Short: "Call the aggregator once, for an agent that does not run",
+		Long: `Call the aggregator once: get another certificate where it is time for one, come
+back by the enrolled key where the certificate has ended, and show what is wrong
+with this agent in the aggregator's eyes. A running agent does all of it by itself.
+
+Exit codes: 0 the aggregator has answered; 1 it has not, or refuses this agent, or
+a running agent calls by itself; 2 wrong usage or configuration.`,
+		Example: "  cavra agent check-in --dir /var/lib/cavra\n  cavra agent check-in --dir /var/lib/cavra --renew",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			settings, err := config.Load(dir)
+			if err != nil {
+				return err
+			}
+			if format != "text" && format != "json" {
+				return fmt.Errorf("--format %q: want text or json", format)
+			}
+			log := slog.New(slog.DiscardHandler) // the error says it
+			c, err := agent.CheckIn(cmd.Context(), agent.Config{Dir: dir, Settings: settings, Version: version, Log: log}, renew)
+			if err != nil {
+				return &exitError{exitFindings, err}
+			}
+			if format == "json" {
+				enc := json.NewEncoder(cmd.OutOrStdout())
+				enc.SetIndent("", "  ")
+				return enc.Encode(c)
+			}
+			return writeLines(cmd.OutOrStdout(), contactLines(c))
+		},
+	}
+	dirFlag(cmd, &dir)
+	cmd.Flags().StringVar(&format, "format", "text", "text or json")
+	cmd.Flags().BoolVar(&renew, "renew", false, "get another certificate, whether or not it is time")
+	return cmd
+}
+
+// contactLines are what there is to say of an agent's calls.
+func contactLines(c agent.Contact) [][2]string {
+	last := "none"
+	if c.LastCall != nil {
+		last = c.LastCall.String()
+	}
+	lines := [][2]string{
+		{"certificate", fmt.Sprintf("generation %d, good until %s", c.Generation, c.NotAfter)},
+		{"last check-in", last},
+	}
+	for _, p := range c.Problems {
+		lines = append(lines, [2]string{"problem", p})
+	}
+	if c.Error != "" {
+		lines = append(lines, [2]string{"no contact", c.Error})
+	}
+	return lines
+}
+
 // showStatus writes a line for each thing, the odd ones only where they are.
 func showStatus(w io.Writer, s agent.Status) error {
 	when := func(t *predicate.Time, none string) string {
@@ -360,16 +420,13 @@ func showStatus(w io.Writer, s agent.Status) error {
 		lines = append(lines, [2]string{"not sent", fmt.Sprintf("since %s: %s", s.Trouble.Since, s.Trouble.Error)})
 	}
 	lines = append(lines, [2]string{"brokers", s.Brokers})
-	if c := s.Contact; c != nil {
-		lines = append(lines, [2]string{"certificate", fmt.Sprintf("generation %d, good until %s", c.Generation, c.NotAfter)},
-			[2]string{"last check-in", when(c.LastCall, "none")})
-		for _, p := range c.Problems {
-			lines = append(lines, [2]string{"problem", p})
-		}
-		if c.Error != "" {
-			lines = append(lines, [2]string{"no contact", c.Error})
-		}
+	if s.Contact != nil {
+		lines = append(lines, contactLines(*s.Contact)...)
 	}
+	return writeLines(w, lines)
+}
+
+func writeLines(w io.Writer, lines [][2]string) error {
 	var b strings.Builder
 	for _, l := range lines {
 		fmt.Fprintf(&b, "%-13s %s\n", l[0], l[1])

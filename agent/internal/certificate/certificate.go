@@ -52,6 +52,9 @@ type State struct {
 	Active *Held `json:"active,omitempty"`
 	// Candidate is to follow it.
 	Candidate *Held `json:"candidate,omitempty"`
+	// Unsure is the serial number of a candidate that was given up and that the
+	// aggregator may have confirmed.
+	Unsure []byte `json:"unsure,omitempty"`
 	// Enrolment is where the agent was enrolled, and comes back to.
 	Enrolment Enrolment `json:"enrolment"`
 }
@@ -194,7 +197,7 @@ func (f *Folder) Certify(der []byte, way Service) error {
 func (f *Folder) Switch(generation uint64) error {
 	next := f.state
 	next.Active = &Held{KeyFile: f.state.Candidate.KeyFile, DER: f.state.Candidate.DER, Generation: generation}
-	next.Candidate = nil
+	next.Candidate, next.Unsure = nil, nil
 	if err := f.save(next); err != nil {
 		return err
 	}
@@ -209,6 +212,11 @@ func (f *Folder) Switch(generation uint64) error {
 // Discard gives the candidate up, so that the next one has another key.
 func (f *Folder) Discard() error {
 	next := f.state
+	if c := f.state.Candidate; c != nil && c.DER != nil {
+		if leaf, err := identity.ParseCertificate(c.DER); err == nil {
+			next.Unsure = leaf.SerialNumber.Bytes()
+		}
+	}
 	next.Candidate = nil
 	if err := f.save(next); err != nil {
 		return err

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"log/slog"
 	mathrand "math/rand/v2"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -35,8 +36,20 @@ type Config struct {
 	// Every is the time between two calls, give or take a fifth.
 	Every time.Duration
 	Log   *slog.Logger
+	// Enrolled reads the key that the agent comes back by when it has no
+	// certificate that is good, and Server is where it was enrolled.
+	Enrolled func() (Signer, error)
+	Server   string
+	// RenewNow asks for another certificate whether or not it is time.
+	RenewNow bool
 	// FS is where the keys are; nil is the disk.
 	FS diskio.FS
+}
+
+// Signer is the enrolled key.
+type Signer interface {
+	Sign(message []byte) ([]byte, error)
+	Public() identity.PublicKey
 }
 
 // Contact is an agent's side of the agents' service.
@@ -44,6 +57,8 @@ type Contact struct {
 	cfg Config
 	// instance is random, and another one at each start.
 	instance string
+	// failed is how many calls have failed one after the other.
+	failed int
 
 	mu       sync.Mutex
 	standing Standing
@@ -65,8 +80,8 @@ type Standing struct {
 
 // New checks the configuration.
 func New(cfg Config) (*Contact, error) {
-	if cfg.Dir == "" || cfg.Version == "" || cfg.Every <= 0 || cfg.Log == nil {
-		return nil, errors.New("contact: folder, version, interval and logger are required")
+	if cfg.Dir == "" || cfg.Version == "" || cfg.Every <= 0 || cfg.Log == nil || cfg.Enrolled == nil {
+		return nil, errors.New("contact: folder, version, interval, logger and the enrolled key are required")
 	}
 	if cfg.FS == nil {
 		cfg.FS = diskio.OS{}
@@ -105,11 +120,46 @@ func (c *Contact) Standing() Standing {
 	return c.standing
 }
 
+// lockFile is held by the process that calls: two at a time would be taken for
+// two agents.
+const lockFile = "contact.lock"
+
+// ErrCalling says that another process keeps this folder in contact.
+var ErrCalling = errors.New("another process calls the aggregator for this folder: an agent runs over it, and calls by itself")
+
+// hold takes the folder's contact for this process.
+func (c *Contact) hold() (release func(), err error) {
+	unlock, err := diskio.Lock(filepath.Join(c.cfg.Dir, lockFile))
+	if errors.Is(err, diskio.ErrLocked) {
+		return nil, ErrCalling
+	}
+	if err != nil {
+		return nil, fmt.Errorf("keep in contact: %w", err)
+	}
+	return func() {
+		if err := unlock(); err != nil {
+			c.cfg.Log.Warn("cannot give the folder's contact back", slog.Any("error", err))
+		}
+	}, nil
+}
+
 // Run keeps in contact until ctx ends, whose error it returns. That the
 // aggregator cannot be reached ends nothing.
 func (c *Contact) Run(ctx context.Context) error {
-	for {
-		c.Once(ctx)
+	release := func() {}
+	defer func() { release() }()
+	for held := false; ; {
+		if !held {
+			if r, err := c.hold(); err != nil {
+				c.note(ctx, Standing{}, err)
+			} else {
+				release, held = r, true
+			}
+		}
+		if held {
+			s, err := c.once(ctx)
+			c.note(ctx, s, err)
+		}
 		timer := time.NewTimer(c.cfg.Every*4/5 + mathrand.N(c.cfg.Every*2/5+1))
 		select {
 		case <-timer.C:
@@ -120,9 +170,21 @@ func (c *Contact) Run(ctx context.Context) error {
 	}
 }
 
-// Once makes contact once. What goes wrong the standing says, and the log once.
-func (c *Contact) Once(ctx context.Context) {
+// Once makes contact once.
+func (c *Contact) Once(ctx context.Context) error {
+	release, err := c.hold()
+	if err != nil {
+		return err
+	}
+	defer release()
 	s, err := c.once(ctx)
+	c.note(ctx, s, err)
+	return err
+}
+
+// note takes over how a call went. What goes wrong the standing says, and the log
+// once.
+func (c *Contact) note(ctx context.Context, s Standing, err error) {
 	if ctx.Err() != nil {
 		return
 	}
@@ -130,6 +192,9 @@ func (c *Contact) Once(ctx context.Context) {
 	before := c.standing
 	if s.LastCheckIn.IsZero() {
 		s.LastCheckIn, s.Problems = before.LastCheckIn, before.Problems
+	}
+	if s.Generation == 0 && err != nil {
+		s.Generation, s.NotAfter = before.Generation, before.NotAfter
 	}
 	s.Trouble = err
 	c.standing = s
@@ -154,13 +219,18 @@ func (c *Contact) once(ctx context.Context) (Standing, error) {
 	if err != nil {
 		return Standing{}, err
 	}
-	if f.State().Active == nil {
-		return Standing{}, nil // enrolled where there was no such service
-	}
 	if err := f.Tidy(); err != nil {
 		return Standing{}, err
 	}
 	answer, err := c.call(ctx, f)
+	if errors.Is(err, errNoService) && f.State().Active == nil {
+		return Standing{}, nil
+	}
+	if err != nil {
+		c.failed++
+	} else {
+		c.failed = 0
+	}
 	s, bad := held(f.State())
 	if err == nil && bad == nil {
 		s.LastCheckIn = time.Now()
@@ -171,15 +241,63 @@ func (c *Contact) once(ctx context.Context) (Standing, error) {
 	return s, errors.Join(err, bad)
 }
 
-// call confirms a candidate that waits for it, checks in, and renews where it is
-// time.
+// patience is how many calls may fail before the agent tries to come back by its
+// enrolled key: its certificate may have ended while its clock says otherwise.
+const patience = 3
+
+// call checks in, and comes back by the enrolled key first where the certificate
+// is no good any more.
 func (c *Contact) call(ctx context.Context, f *certificate.Folder) (*agentv1.CheckInResponse, error) {
+	err := errNoCertificate
+	if c.usable(f) {
+		var answer *agentv1.CheckInResponse
+		answer, err = c.checkIn(ctx, f)
+		if err == nil || errors.Is(err, errRevoked) || !unauthenticated(err) && c.failed < patience {
+			return answer, err
+		}
+	}
+	if back := c.comeBack(ctx, f); back != nil {
+		return nil, errors.Join(back, err)
+	}
+	return c.checkIn(ctx, f)
+}
+
+// errNoCertificate says that there is none to call with.
+var errNoCertificate = errors.New("there is no certificate that is good")
+
+// usable reports whether there is a certificate that may be good.
+func (c *Contact) usable(f *certificate.Folder) bool {
+	s := f.State()
+	for _, h := range []*certificate.Held{s.Active, s.Candidate} {
+		if h == nil || h.DER == nil {
+			continue
+		}
+		if leaf, err := identity.ParseCertificate(h.DER); err == nil && time.Now().Before(leaf.NotAfter) {
+			return true
+		}
+	}
+	return false
+}
+
+// unauthenticated reports whether the service says that the certificate is no
+// good.
+func unauthenticated(err error) bool {
+	var refused *connect.Error
+	return errors.As(err, &refused) && connect.IsWireError(err) && (refused.Code() == connect.CodeUnauthenticated || refused.Code() == connect.CodeAborted)
+}
+
+// checkIn confirms a candidate that waits for it, checks in, and renews where it
+// is time.
+func (c *Contact) checkIn(ctx context.Context, f *certificate.Folder) (*agentv1.CheckInResponse, error) {
 	if w := f.State().Candidate; w != nil && w.DER != nil {
 		if err := c.confirm(ctx, f); err != nil {
 			return nil, err
 		}
 	}
 	s := f.State()
+	if s.Active == nil {
+		return nil, errNoCertificate
+	}
 	client, err := c.client(f, s.Active)
 	if err != nil {
 		return nil, err
@@ -191,7 +309,7 @@ func (c *Contact) call(ctx context.Context, f *certificate.Folder) (*agentv1.Che
 	if err != nil {
 		return nil, fmt.Errorf("check in at %s: %w", s.Service.Address, classify(err))
 	}
-	if answer.Msg.GetRenew() {
+	if answer.Msg.GetRenew() || c.cfg.RenewNow {
 		if err := c.renew(ctx, f, client); err != nil {
 			return nil, err
 		}

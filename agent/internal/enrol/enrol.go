@@ -6,15 +6,12 @@ package enrol
 import (
 	"context"
 	"crypto/rand"
-	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
-	"net/url"
 	"os"
 	"path/filepath"
 	"time"
@@ -22,6 +19,7 @@ import (
 	"connectrpc.com/connect"
 
 	"github.com/cavra/cavra/agent/internal/certificate"
+	"github.com/cavra/cavra/agent/internal/reach"
 	enrolv1 "github.com/cavra/cavra/schemas/gen/cavra/enrol/v1"
 	"github.com/cavra/cavra/schemas/gen/cavra/enrol/v1/enrolv1connect"
 	"github.com/cavra/cavra/schemas/predicate"
@@ -288,24 +286,11 @@ func (r Request) authority() (string, error) {
 }
 
 func httpClient(server, ca string) (*http.Client, error) {
-	u, err := url.Parse(server)
-	if err != nil || u.Host == "" {
-		return nil, fmt.Errorf("enrol: --server %q: want https://host:port", server)
+	c, err := reach.Client(server, []byte(ca))
+	if err != nil {
+		return nil, fmt.Errorf("enrol: --server %w", err)
 	}
-	if u.Scheme != "https" && (u.Scheme != "http" || !loopback(u.Hostname())) {
-		return nil, fmt.Errorf("enrol: --server %q: the join token would travel in the clear; plain http is for this machine alone", server)
-	}
-	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12}, ForceAttemptHTTP2: true}
-	if ca != "" {
-		transport.TLSClientConfig.RootCAs = x509.NewCertPool()
-		transport.TLSClientConfig.RootCAs.AppendCertsFromPEM([]byte(ca))
-	}
-	return &http.Client{Transport: transport, Timeout: timeout}, nil
-}
-
-func loopback(host string) bool {
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
+	return c, nil
 }
 
 // ensureNameKey makes the key that hides names, unless there is one: a customer

@@ -47,7 +47,44 @@ A page has 100 agents; --all shows every one.`,
 	cmd.Flags().Uint32Var(&q.Limit, "limit", 100, "how many agents to show, at most 500")
 	cmd.Flags().Uint32Var(&q.Offset, "offset", 0, "how many agents to pass over")
 	cmd.Flags().BoolVar(&all, "all", false, "show every agent, page by page")
-	cmd.AddCommand(agentsRevoke())
+	cmd.AddCommand(agentsRevoke(), agentsEvents())
+	return cmd
+}
+
+func agentsEvents() *cobra.Command {
+	var c client
+	var s shown
+	var agent string
+	cmd := &cobra.Command{
+		Use: "events", Short: "List what is odd: clones, restored snapshots, clocks that are off, tokens that came again", Args: cobra.NoArgs,
+		Example: "  cavra-aggregator agents events --token-file ./data/admin.token\n  cavra-aggregator agents events --agent a1b2c3 --format json",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			query := url.Values{}
+			if agent != "" {
+				query.Set("agent", agent)
+			}
+			var list serve.AgentEventList
+			if err := c.get(cmd.Context(), "/v1/agent-events", query, &list); err != nil {
+				return err
+			}
+			return s.print(cmd.OutOrStdout(), list, func(w io.Writer) {
+				t := newTable(w, "What is odd", "last", "what", "agent", "times", "presented", "known")
+				for _, e := range list.Events {
+					t.AppendRow(table.Row{clock(&e.LastAt), e.Kind, e.Agent, e.Count, visible(e.Presented), visible(e.Known)})
+				}
+				t.Render()
+				if list.Dropped > 0 {
+					_, _ = fmt.Fprintf(w, "%d older ones were dropped\n", list.Dropped)
+				}
+				if n := list.UnknownTokens; n != nil && *n > 0 {
+					_, _ = fmt.Fprintf(w, "join tokens that nobody knows came %d times\n", *n)
+				}
+			})
+		},
+	}
+	c.flags(cmd)
+	s.flags(cmd)
+	cmd.Flags().StringVar(&agent, "agent", "", "only those of this agent")
 	return cmd
 }
 
@@ -154,7 +191,7 @@ func configWords(c *serve.AgentConfig) string {
 func agentsRevoke() *cobra.Command {
 	var c client
 	cmd := &cobra.Command{
-		Use: "revoke ID", Short: "End an agent's keys, its join tokens and its access to Kafka", Args: cobra.ExactArgs(1),
+		Use: "revoke ID", Short: "End an agent's keys and certificates, its join tokens and its access to Kafka", Args: cobra.ExactArgs(1),
 		Example: "  cavra-aggregator agents revoke a1b2c3 --token-file ./data/admin.token",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return c.call(cmd.Context(), http.MethodPost, "/v1/agents/"+url.PathEscape(args[0])+"/revoke", nil, nil, nil)

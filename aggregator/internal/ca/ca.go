@@ -10,7 +10,9 @@ import (
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
+	"crypto/hkdf"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -275,6 +277,16 @@ func (a *Authority) spiffe(tenant, agent string) *url.URL {
 // exactly this tenant and agent.
 func (a *Authority) IsAgent(c *x509.Certificate, tenant, agent string) bool {
 	return len(c.URIs) == 1 && c.URIs[0].String() == a.spiffe(tenant, agent).String()
+}
+
+// Secret is one of the authority's own for a purpose: the same for all
+// aggregators that share the authority, and of no use for its key.
+func (a *Authority) Secret(purpose string) ([]byte, error) {
+	der, err := x509.MarshalPKCS8PrivateKey(a.key)
+	if err != nil {
+		return nil, fmt.Errorf("derive secret: %w", err)
+	}
+	return hkdf.Key(sha256.New, der, nil, "cavra-"+purpose, sha256.Size)
 }
 
 // Life is how long an agent's certificate is good.

@@ -22,6 +22,7 @@ import (
 
 	"github.com/cavra/cavra/aggregator/internal/ca"
 	"github.com/cavra/cavra/aggregator/internal/control"
+	"github.com/cavra/cavra/aggregator/internal/enrol"
 	agentv1 "github.com/cavra/cavra/schemas/gen/cavra/agent/v1"
 	"github.com/cavra/cavra/schemas/gen/cavra/agent/v1/agentv1connect"
 	enrolv1 "github.com/cavra/cavra/schemas/gen/cavra/enrol/v1"
@@ -45,20 +46,10 @@ const (
 	SkewTolerance = 2 * time.Minute
 )
 
-// Store is what is known of certificates.
-type Store interface {
-	AddFirstCertificate(ctx context.Context, c control.ClientCertificate) (control.ClientCertificate, error)
-	ClientCertificate(ctx context.Context, serial []byte) (control.ClientCertificate, error)
-	AddCandidate(ctx context.Context, c control.ClientCertificate) (control.ClientCertificate, error)
-	ConfirmCertificate(ctx context.Context, serial []byte, overlap time.Duration) (control.ClientCertificate, error)
-}
-
 // Config says what the service works with.
 type Config struct {
-	Store     Store
+	Store     *control.Store
 	Authority *ca.Authority
-	// Name is what brokers know an agent by.
-	Name func(tenant, agent string) string
 	// Address is the host:port that agents are given.
 	Address string
 	Log     *slog.Logger
@@ -67,17 +58,20 @@ type Config struct {
 }
 
 // Service is the agents' service.
-type Service struct{ cfg Config }
+type Service struct {
+	cfg    Config
+	recent recent
+}
 
 // New checks the configuration.
 func New(cfg Config) (*Service, error) {
-	if cfg.Store == nil || cfg.Authority == nil || cfg.Name == nil || cfg.Address == "" || cfg.Log == nil {
-		return nil, errors.New("agents' service: store, authority, names, address and log are required")
+	if cfg.Store == nil || cfg.Authority == nil || cfg.Address == "" || cfg.Log == nil {
+		return nil, errors.New("agents' service: store, authority, address and log are required")
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	return &Service{cfg}, nil
+	return &Service{cfg: cfg, recent: recent{said: map[who]said{}}}, nil
 }
 
 // Handler returns the path to mount the service at, and its handler. It serves
@@ -99,6 +93,8 @@ func Options() []connect.HandlerOption {
 // Agent is who calls.
 type Agent struct {
 	Tenant, ID string
+	// Address is where the call comes from.
+	Address string
 	// Certificate is the one that the call is made with.
 	Certificate control.ClientCertificate
 }
@@ -144,7 +140,7 @@ func (s *Service) admit(ctx context.Context, r *http.Request) (Agent, error) {
 	if err != nil {
 		return Agent{}, err
 	}
-	a := Agent{Tenant: c.Tenant, ID: c.Agent, Certificate: c}
+	a := Agent{Tenant: c.Tenant, ID: c.Agent, Address: enrol.Host(r.RemoteAddr), Certificate: c}
 	if !bytes.Equal(leaf.Raw, c.DER) || !s.cfg.Authority.IsAgent(leaf, c.Tenant, c.Agent) {
 		return a, errOtherAgent
 	}
@@ -161,6 +157,10 @@ func (s *Service) refuse(ctx context.Context, r *http.Request, a Agent, err erro
 	log := func(level slog.Level, text string) {
 		s.cfg.Log.Log(ctx, level, text, slog.String("tenant", a.Tenant), slog.String("agent", a.ID),
 			slog.String("from", r.RemoteAddr), slog.Any("error", err))
+	}
+	switch {
+	case errors.Is(err, control.ErrRevoked), errors.Is(err, control.ErrOvertaken):
+		s.odd(ctx, a, err)
 	}
 	switch {
 	case errors.Is(err, control.ErrRevoked):
@@ -190,8 +190,13 @@ func (s *Service) CheckIn(ctx context.Context, req *connect.Request[agentv1.Chec
 		ServerTime: now.UnixMilli(), NotAfter: c.ExpiresAt.UnixMilli(),
 		Renew: c.Status == control.Active && c.ExpiresAt.Sub(now) < c.ExpiresAt.Sub(c.IssuedAt)/2,
 	}
-	if skew := skewOf(req.Msg.GetClock(), now); skew.Abs() > SkewTolerance {
-		out.Problems = append(out.Problems, &agentv1.Problem{Kind: "clock_skew", Text: describeSkew(skew)})
+	skew := skewOf(req.Msg.GetClock(), now)
+	cloned := s.seen(ctx, a, call{instance: req.Msg.GetInstance(), version: req.Msg.GetAgentVersion(), skew: skew})
+	if skew.Abs() > SkewTolerance {
+		out.Problems = append(out.Problems, &agentv1.Problem{Kind: string(control.ClockSkew), Text: describeSkew(skew)})
+	}
+	if cloned {
+		out.Problems = append(out.Problems, &agentv1.Problem{Kind: string(control.Cloned), Text: "another process calls with this agent's identity as well: it was copied"})
 	}
 	return connect.NewResponse(out), nil
 }
@@ -225,12 +230,20 @@ func (s *Service) Renew(ctx context.Context, req *connect.Request[agentv1.RenewR
 	if !ok {
 		return nil, unauthenticated()
 	}
+	if err := predicate.ValidateID(req.Msg.GetInstance()); err != nil {
+		return nil, connect.NewError(connect.CodeInvalidArgument, err)
+	}
+	s.seen(ctx, a, call{instance: req.Msg.GetInstance()})
 	if a.Certificate.Status != control.Active {
+		s.overtaken(ctx, a, req.Msg.GetInstance())
 		return nil, connect.NewError(connect.CodeAborted, errors.New("another certificate has followed this one: renew by that, or come back by the enrolled key"))
 	}
 	key, err := identity.ParsePublicKey(predicate.ECDSAP256, req.Msg.GetPublicKey())
 	if err != nil {
 		return nil, connect.NewError(connect.CodeInvalidArgument, fmt.Errorf("public_key: %w", err))
+	}
+	if req.Msg.GetGeneration() != a.Certificate.Generation {
+		return nil, connect.NewError(connect.CodeInvalidArgument, fmt.Errorf("generation: the certificate is of generation %d", a.Certificate.Generation))
 	}
 	generation := strconv.FormatUint(req.Msg.GetGeneration(), 10)
 	if len(req.Msg.GetProof()) > maxProof || !key.Verify(identity.Binding(identity.AtRenewal, generation, "", key), req.Msg.GetProof()) {
@@ -252,10 +265,27 @@ func (s *Service) First(ctx context.Context, tenant, agent string, key identity.
 	if c, err = s.cfg.Store.AddFirstCertificate(ctx, c); err != nil {
 		return nil, err
 	}
+	return s.access(c), nil
+}
+
+// access is what an agent is told of the service, with its certificate.
+func (s *Service) access(c control.ClientCertificate) *enrolv1.AgentAccess {
 	return &enrolv1.AgentAccess{
 		Address: s.cfg.Address, ServerName: s.cfg.Authority.ServerName(), CaPem: s.cfg.Authority.Bundle(),
 		Certificate: c.DER, Generation: c.Generation,
-	}, nil
+	}
+}
+
+// Again implements enrol.Certifier.
+func (s *Service) Again(ctx context.Context, r enrol.Returning) (*enrolv1.AgentAccess, error) {
+	if err := s.returned(ctx, r); err != nil {
+		return nil, err
+	}
+	c, err := s.candidate(ctx, r.Tenant, r.Agent, r.Key)
+	if err != nil {
+		return nil, err
+	}
+	return s.access(c), nil
 }
 
 // candidate certifies a key that its agent has yet to call with.
@@ -268,7 +298,7 @@ func (s *Service) candidate(ctx context.Context, tenant, agent string, key ident
 }
 
 func (s *Service) issue(tenant, agent string, key identity.PublicKey) (control.ClientCertificate, error) {
-	issued, err := s.cfg.Authority.Issue(tenant, agent, s.cfg.Name(tenant, agent), key)
+	issued, err := s.cfg.Authority.Issue(tenant, agent, enrol.Username(tenant, agent), key)
 	if err != nil {
 		return control.ClientCertificate{}, err
 	}
@@ -278,12 +308,19 @@ func (s *Service) issue(tenant, agent string, key identity.PublicKey) (control.C
 }
 
 // Confirm implements the service.
-func (s *Service) Confirm(ctx context.Context, _ *connect.Request[agentv1.ConfirmRequest]) (*connect.Response[agentv1.ConfirmResponse], error) {
+func (s *Service) Confirm(ctx context.Context, req *connect.Request[agentv1.ConfirmRequest]) (*connect.Response[agentv1.ConfirmResponse], error) {
 	a, ok := Caller(ctx)
 	if !ok {
 		return nil, unauthenticated()
 	}
+	if err := predicate.ValidateID(req.Msg.GetInstance()); err != nil {
+		return nil, connect.NewError(connect.CodeInvalidArgument, err)
+	}
+	s.seen(ctx, a, call{instance: req.Msg.GetInstance()})
 	c, err := s.cfg.Store.ConfirmCertificate(ctx, a.Certificate.Serial, Overlap)
+	if errors.Is(err, control.ErrOvertaken) {
+		s.overtaken(ctx, a, req.Msg.GetInstance())
+	}
 	if err != nil {
 		return nil, s.fail(ctx, a, "confirm", err)
 	}

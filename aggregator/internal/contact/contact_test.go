@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -19,9 +20,12 @@ import (
 
 	"github.com/cavra/cavra/aggregator/internal/access"
 	"github.com/cavra/cavra/aggregator/internal/ca"
+	"github.com/cavra/cavra/aggregator/internal/challenge"
 	"github.com/cavra/cavra/aggregator/internal/control"
+	"github.com/cavra/cavra/aggregator/internal/enrol"
 	agentv1 "github.com/cavra/cavra/schemas/gen/cavra/agent/v1"
 	"github.com/cavra/cavra/schemas/gen/cavra/agent/v1/agentv1connect"
+	"github.com/cavra/cavra/schemas/gen/cavra/enrol/v1/enrolv1connect"
 	"github.com/cavra/cavra/schemas/predicate"
 	"github.com/cavra/cavra/sdk/identity"
 )
@@ -53,7 +57,14 @@ type world struct {
 	authority *ca.Authority
 	service   *Service
 	address   string
+	desk      enrolv1connect.EnrolmentServiceClient
 }
+
+// brokers are those of a cluster that takes every login.
+type brokers struct{}
+
+func (brokers) EnsureAgent(context.Context, string, string) error { return nil }
+func (brokers) RevokeAgent(context.Context, string) error         { return nil }
 
 func must(t *testing.T, err error) {
 	t.Helper()
@@ -79,8 +90,7 @@ func newWorld(t *testing.T) *world {
 	must(t, err)
 	w.address = l.Addr().String()
 	w.service, err = New(Config{
-		Store: w.store, Authority: w.authority, Name: func(tenant, agent string) string { return "agent-" + tenant + "-" + agent },
-		Address: w.address, Log: slog.New(slog.DiscardHandler), Now: w.clock.now,
+		Store: w.store, Authority: w.authority, Address: w.address, Log: slog.New(slog.DiscardHandler), Now: w.clock.now,
 	})
 	must(t, err)
 	mux := http.NewServeMux()
@@ -95,7 +105,27 @@ func newWorld(t *testing.T) *world {
 		must(t, server.Close())
 		<-ended
 	})
+	w.openDesk()
 	return w
+}
+
+// openDesk serves the enrolment, which is where agents come back to.
+func (w *world) openDesk() {
+	w.t.Helper()
+	secret, err := w.authority.Secret("challenge")
+	must(w.t, err)
+	challenges, err := challenge.New(secret, w.store, w.clock.now)
+	must(w.t, err)
+	desk, err := enrol.New(enrol.Config{
+		Store: w.store, Kafka: brokers{}, Cluster: enrol.Cluster{Brokers: []string{"broker.example:9092"}, Topic: "t"},
+		Certifier: w.service, Challenges: challenges, Log: slog.New(slog.DiscardHandler), Now: w.clock.now,
+	})
+	must(w.t, err)
+	mux := http.NewServeMux()
+	mux.Handle(desk.Handler())
+	server := httptest.NewServer(mux)
+	w.t.Cleanup(server.Close)
+	w.desk = enrolv1connect.NewEnrolmentServiceClient(server.Client(), server.URL)
 }
 
 func (w *world) newAuthority() *ca.Authority {
@@ -165,9 +195,12 @@ func (w *world) client(key *identity.Key, certificate []byte) agentv1connect.Age
 	return agentv1connect.NewAgentServiceClient(&http.Client{Transport: transport}, "https://"+w.address)
 }
 
-func (a *agent) checkIn() (*agentv1.CheckInResponse, error) {
+func (a *agent) checkIn() (*agentv1.CheckInResponse, error) { return a.checkInAt(a.w.clock.now()) }
+
+// checkInAt checks in with a clock that says now.
+func (a *agent) checkInAt(now time.Time) (*agentv1.CheckInResponse, error) {
 	res, err := a.CheckIn(a.w.t.Context(), connect.NewRequest(&agentv1.CheckInRequest{
-		AgentVersion: "0.1.0", Clock: a.w.clock.now().UnixMilli(), Instance: a.instance, Generation: a.generation,
+		AgentVersion: "0.1.0", Clock: now.UnixMilli(), Instance: a.instance, Generation: a.generation,
 	}))
 	if err != nil {
 		return nil, err
@@ -352,7 +385,9 @@ func TestRenewRefuses(t *testing.T) {
 		"another key's proof":     {Generation: 1, PublicKey: der, Proof: good(other, identity.AtRenewal, 1)},
 		"another purpose's proof": {Generation: 1, PublicKey: der, Proof: good(key, identity.AtEnrolment, 1)},
 		"another generation's":    {Generation: 1, PublicKey: der, Proof: good(key, identity.AtRenewal, 2)},
+		"of another generation":   {Generation: 2, PublicKey: der, Proof: good(key, identity.AtRenewal, 2)},
 	} {
+		r.Instance = a.instance
 		_, err := a.Renew(t.Context(), connect.NewRequest(r))
 		wants(t, name, err, connect.CodeInvalidArgument)
 	}

@@ -69,6 +69,17 @@ type Certifier interface {
 	// First gives an agent its first certificate, and the same again for the same
 	// key.
 	First(ctx context.Context, tenant, agent string, key identity.PublicKey) (*enrolv1.AgentAccess, error)
+	// Again gives a certificate, to be confirmed, to an agent that has shown its
+	// enrolled key.
+	Again(ctx context.Context, r Returning) (*enrolv1.AgentAccess, error)
+}
+
+// Challenges are what somebody signs who comes without a token.
+type Challenges interface {
+	Make(purpose string) (string, error)
+	// Check reports whether one is good, and Spend takes it, once.
+	Check(purpose, challenge string) error
+	Spend(ctx context.Context, purpose, challenge string) error
 }
 
 // Cluster is the way to the topic, as agents see it.
@@ -86,9 +97,10 @@ type Config struct {
 	Store   *control.Store
 	Kafka   KafkaAccess
 	Cluster Cluster
-	// Certifier is nil where there is no service for agents.
-	Certifier Certifier
-	Log       *slog.Logger
+	// Certifier and Challenges are nil where there is no service for agents.
+	Certifier  Certifier
+	Challenges Challenges
+	Log        *slog.Logger
 	// Now is the clock; nil is time.Now.
 	Now func() time.Time
 }
@@ -150,6 +162,7 @@ func (s *Service) Enrol(ctx context.Context, req *connect.Request[enrolv1.EnrolR
 	}
 	e, err := s.redeem(ctx, token, key, cert)
 	if err != nil {
+		s.noteToken(ctx, token, key, req.Peer().Addr, err)
 		return nil, s.refuse(ctx, err)
 	}
 	leave, err := s.enter(ctx, e.Tenant, e.Agent)

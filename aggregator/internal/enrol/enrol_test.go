@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -66,6 +67,8 @@ func (b *broker) has(username string) bool {
 }
 
 type world struct {
+	// clock is how far the store's clock is ahead.
+	clock   time.Duration
 	service *Service
 	store   *control.Store
 	broker  *broker
@@ -74,9 +77,12 @@ type world struct {
 	gate    *access.Gate
 }
 
-func newWorld(t *testing.T) world {
+func newWorld(t *testing.T) *world {
 	t.Helper()
-	store, err := control.Open(t.Context(), control.Config{Path: filepath.Join(t.TempDir(), "control.db")})
+	w := &world{}
+	store, err := control.Open(t.Context(), control.Config{
+		Path: filepath.Join(t.TempDir(), "control.db"), Now: func() time.Time { return time.Now().Add(w.clock) },
+	})
 	must(t, err)
 	t.Cleanup(func() { must(t, store.Close()) })
 	must(t, store.CreateTenant(t.Context(), "acme", "Acme"))
@@ -92,7 +98,9 @@ func newWorld(t *testing.T) world {
 	mux.Handle(s.Handler())
 	server := httptest.NewServer(mux)
 	t.Cleanup(server.Close)
-	return world{s, store, b, enrolv1connect.NewEnrolmentServiceClient(server.Client(), server.URL), server.URL, gate}
+	w.service, w.store, w.broker, w.url, w.gate = s, store, b, server.URL, gate
+	w.client = enrolv1connect.NewEnrolmentServiceClient(server.Client(), server.URL)
+	return w
 }
 
 func must(t *testing.T, err error) {
@@ -102,7 +110,7 @@ func must(t *testing.T, err error) {
 	}
 }
 
-func (w world) token(t *testing.T, agent string) string {
+func (w *world) token(t *testing.T, agent string) string {
 	t.Helper()
 	by := access.Principal{Tenant: "acme", Name: "test", Scopes: []access.Scope{access.AgentsEnrol}}
 	secret, err := w.gate.CreateJoinToken(t.Context(), by, agent, "gpu box", time.Now().Add(time.Hour))
@@ -121,7 +129,7 @@ func request(t *testing.T, token string, alg predicate.Algorithm) *enrolv1.Enrol
 	return &enrolv1.EnrolRequest{JoinToken: token, PublicKey: der, Algorithm: string(alg), Proof: proof, AgentVersion: "0.1.0"}
 }
 
-func (w world) enrol(t *testing.T, r *enrolv1.EnrolRequest) (*enrolv1.EnrolResponse, error) {
+func (w *world) enrol(t *testing.T, r *enrolv1.EnrolRequest) (*enrolv1.EnrolResponse, error) {
 	t.Helper()
 	res, err := w.client.Enrol(t.Context(), connect.NewRequest(r))
 	if err != nil {
@@ -235,12 +243,55 @@ func mistyped(token string) string {
 	return token[:at] + other + token[at+1:]
 }
 
+// TestTokensThatAreNoGoodAreShown: for the tenant that they belong to, without the
+// secret; those that nobody knows are counted.
+func TestTokensThatAreNoGoodAreShown(t *testing.T) {
+	w := newWorld(t)
+	used, expired := w.token(t, ""), w.token(t, "")
+	got, err := w.enrol(t, request(t, used, predicate.Ed25519))
+	must(t, err)
+	never, _ := access.Generate(access.KindJoin)
+	for _, token := range []string{used, used, never, never, never} {
+		if _, err := w.enrol(t, request(t, token, predicate.Ed25519)); connect.CodeOf(err) != connect.CodeUnauthenticated {
+			t.Errorf("a token that is no good: %v", err)
+		}
+	}
+	w.clock = 2 * time.Hour
+	if _, err := w.enrol(t, request(t, expired, predicate.Ed25519)); connect.CodeOf(err) != connect.CodeUnauthenticated {
+		t.Errorf("an expired token: %v", err)
+	}
+	list, _, err := w.store.AgentEvents(t.Context(), "acme", "")
+	must(t, err)
+	var kinds []string
+	for _, e := range list {
+		kinds = append(kinds, string(e.Kind)+" "+e.Agent+" "+strconv.FormatUint(e.Count, 10))
+		for _, secret := range []string{used, expired} {
+			if strings.Contains(e.Subject+e.Presented+e.Known, secret) {
+				t.Errorf("the secret is in %+v", e)
+			}
+		}
+		if !strings.Contains(e.Presented, "127.0.0.1") || !strings.Contains(e.Known, "gpu box") {
+			t.Errorf("it does not show both sides: %+v", e)
+		}
+	}
+	if diff := cmp.Diff([]string{"token_expired_use  1", "token_reused " + got.GetAgent() + " 2"}, kinds); diff != "" {
+		t.Errorf("events (-want +got):\n%s", diff)
+	}
+	if n, err := w.store.UnknownTokens(t.Context()); err != nil || n != 3 {
+		t.Errorf("%d unknown tokens, %v", n, err)
+	}
+}
+
 // certifier remembers for whom it certified which key.
 type certifier map[string]predicate.Digest
 
 func (c certifier) First(_ context.Context, tenant, agent string, key identity.PublicKey) (*enrolv1.AgentAccess, error) {
 	c[tenant+"/"+agent] = key.ID()
 	return &enrolv1.AgentAccess{Address: "aggregator.example:8481", Generation: 1}, nil
+}
+
+func (c certifier) Again(context.Context, Returning) (*enrolv1.AgentAccess, error) {
+	return nil, errors.New("nobody comes back here")
 }
 
 // TestTLSKey: a key is certified when both it and the enrolled key have signed

@@ -40,6 +40,9 @@ const (
 	ConfigDrift    Trouble = "configuration_drift"
 	VersionDiffers Trouble = "version_differs"
 	KeyReplaced    Trouble = "key_replaced"
+	Cloned         Trouble = "cloned"
+	Restored       Trouble = "restored"
+	ClockOff       Trouble = "clock_off"
 )
 
 // troubles are all of them, the worst first, with what each weighs.
@@ -49,10 +52,13 @@ var troubles = []struct {
 	text     string
 }{
 	{Forked, predicate.Critical, "Two statements stand at one place of its chain: its key is used twice, as by a cloned machine or by whoever has stolen it."},
+	{Cloned, predicate.Critical, "Two processes call with its identity: its folder was copied. Revoke it, and enrol what is to stay."},
 	{Gap, predicate.High, "Statements of its chain are missing."},
 	{LessIsolated, predicate.High, "Layers of the sandbox are not in force around its plugins."},
 	{IsSilent, predicate.High, "Nothing has come from it for a day."},
 	{ConfigRefused, predicate.High, "It has refused the configuration that was pushed to it."},
+	{Restored, predicate.Medium, "It came back with what was its own some time ago, as from a snapshot or a backup."},
+	{ClockOff, predicate.Medium, "Its clock is off by more than two minutes: so are the times that it signs."},
 	{NeverSeen, predicate.Medium, "It was enrolled and has never said anything."},
 	{IsStale, predicate.Medium, "Nothing has come from it for three of its heartbeats."},
 	{NoRound, predicate.Medium, "It has not listed all of its scopes for a day."},
@@ -112,6 +118,9 @@ type Facts struct {
 	SpoolStatements uint64
 	Gaps, Forks     uint64
 	Epochs          uint64
+	// Cloned and Restored are what was seen of its calls lately, and ClockOff what
+	// the last one said.
+	Cloned, Restored, ClockOff bool
 	// Wanted is the version of the configuration that it should run with, 0 for
 	// none, and Config how it stands to that.
 	Wanted uint64
@@ -162,6 +171,9 @@ func Judge(f *Facts, norm Norm, now time.Time) []Trouble {
 	add(f.Status == Stale, IsStale)
 	add(f.Status == Never && now.Sub(f.EnrolledAt) > StaleAfter, NeverSeen)
 	add(f.Epochs > 1, KeyReplaced)
+	add(f.Cloned, Cloned)
+	add(f.Restored, Restored)
+	add(f.ClockOff, ClockOff)
 	if !f.Reported {
 		return sorted(out)
 	}

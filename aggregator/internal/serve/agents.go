@@ -75,7 +75,8 @@ func (s *Service) Agent(ctx context.Context, tenant, id string) (Agent, error) {
 	if err != nil {
 		return Agent{}, err
 	}
-	return f.document(&f.members[i], chains[id]), nil
+	out := f.document(&f.members[i], chains[id])
+	return out, s.certificate(ctx, tenant, &out)
 }
 
 // agentStatuses are those of all of the tenant's agents.
@@ -110,12 +111,17 @@ type member struct {
 	control.Member
 	facts    posture.Facts
 	troubles []posture.Trouble
+	contact  *AgentContact
 }
 
 func (s *Service) fleet(ctx context.Context, tenant string) (*fleet, error) {
 	enrolled, err := s.cfg.Control.Fleet(ctx, tenant)
 	if err != nil {
 		return nil, fmt.Errorf("list agents: %w", err)
+	}
+	calls, err := s.calls(ctx, tenant)
+	if err != nil {
+		return nil, err
 	}
 	now := s.cfg.Now()
 	f := &fleet{members: make([]member, len(enrolled))}
@@ -127,10 +133,11 @@ func (s *Service) fleet(ctx context.Context, tenant string) (*fleet, error) {
 			Programs: programsOf(sets, e.Plugins), Sandbox: e.Sandbox, RoundsKnown: e.Interval > 0, LastComplete: e.LastComplete,
 			SpoolStatements: e.SpoolStatements, Gaps: e.Gaps, Forks: e.Forks, Epochs: e.Epoch, Config: e.Configuration,
 		}
+		calls.tell(e.ID, &facts[i])
 	}
 	f.norm = posture.NormOf(facts)
 	for i, e := range enrolled {
-		f.members[i] = member{e, facts[i], posture.Judge(&facts[i], f.norm, now)}
+		f.members[i] = member{e, facts[i], posture.Judge(&facts[i], f.norm, now), calls.contact(e.ID)}
 		if e.Reported && facts[i].Programs == f.norm.Programs {
 			f.usual = e.Plugins
 		}
@@ -259,6 +266,7 @@ func (f *fleet) document(m *member, chains []Chain) Agent {
 		SpoolStatements: m.SpoolStatements, SpoolBytes: m.SpoolSize, IntervalSeconds: uint64(m.Interval / time.Second),
 		KeyID: m.KeyID, Epoch: m.Epoch, EnrolledAt: m.EnrolledAt.UTC(), StartedAt: moment(m.StartedAt), LastSeen: moment(m.LastSeen),
 		LastRound: moment(m.LastRound), LastComplete: moment(m.LastComplete), Statements: m.Statements, Replayed: m.Replays, Chains: chains,
+		Contact: m.contact,
 	}
 	for _, t := range m.troubles {
 		out.Troubles = append(out.Troubles, troubleOf(t))

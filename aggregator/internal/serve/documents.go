@@ -200,11 +200,12 @@ type Agent struct {
 	Statements      uint64           `json:"statements" doc:"Accepted, each once."`
 	Replayed        uint64           `json:"replayed" doc:"Ignored and counted."`
 	Chains          []Chain          `json:"chains" doc:"One an epoch."`
+	Contact         *AgentContact    `json:"contact,omitempty" doc:"Its last call over mutual TLS; absent where there was none."`
 }
 
 // Trouble is something that is wrong with an agent.
 type Trouble struct {
-	Kind     string `json:"kind" enum:"forked,gap,less_isolated,silent,configuration_refused,never_seen,stale,no_complete_round,backlog,programs_differ,configuration_drift,version_differs,key_replaced"`
+	Kind     string `json:"kind" enum:"forked,gap,less_isolated,silent,configuration_refused,never_seen,stale,no_complete_round,backlog,programs_differ,configuration_drift,version_differs,key_replaced,cloned,restored,clock_off"`
 	Severity string `json:"severity" enum:"info,low,medium,high,critical"`
 	Text     string `json:"text"`
 }
@@ -224,6 +225,36 @@ type AgentConfig struct {
 	Wanted         uint64 `json:"wanted" doc:"The one that it should run with; 0 for none."`
 	Refused        string `json:"refused,omitempty" enum:"too_large,malformed,bad_signature,wrong_tenant,wrong_agent,rolled_back,expired,unknown_setting,local_setting,out_of_bounds" doc:"Why it did not take the last one; absent when it did."`
 	RefusedVersion uint64 `json:"refused_version,omitempty" doc:"Which one that was, where its signature said so."`
+}
+
+// AgentContact is an agent's last call, and the certificate that it has in use.
+type AgentContact struct {
+	At        time.Time  `json:"at" doc:"Exact to five minutes."`
+	Address   string     `json:"address"`
+	ClockSkew float64    `json:"clock_skew_seconds" doc:"How far its clock is ahead."`
+	ClockOff  bool       `json:"clock_off" doc:"Whether that is more than two minutes."`
+	NotAfter  *time.Time `json:"certificate_not_after,omitempty" doc:"When its certificate ends; absent in lists, and where it has none in use."`
+	// Generation counts the agent's certificates.
+	Generation uint64 `json:"certificate_generation,omitempty"`
+}
+
+// AgentEvent is something odd about an agent or a join token.
+type AgentEvent struct {
+	Kind      string    `json:"kind" enum:"cloned,restored,clock_skew,token_reused,token_expired_use,retired_certificate,revoked_call"`
+	Agent     string    `json:"agent,omitempty" doc:"Absent for a token that has made no agent."`
+	Presented string    `json:"presented" doc:"What came, in words."`
+	Known     string    `json:"known" doc:"What was known, in words."`
+	Count     uint64    `json:"count"`
+	FirstAt   time.Time `json:"first_at"`
+	LastAt    time.Time `json:"last_at"`
+}
+
+// AgentEventList is what is odd, the latest first.
+type AgentEventList struct {
+	Events  []AgentEvent `json:"events" doc:"At most 1,000 a tenant are kept."`
+	Dropped uint64       `json:"dropped" doc:"How many were dropped for newer ones."`
+	// UnknownTokens is the operator's: they belong to no tenant.
+	UnknownTokens *uint64 `json:"unknown_tokens,omitempty" doc:"How often a join token came that nobody knows; for the aggregator's operator alone."`
 }
 
 // Chain is one epoch of an agent's statements.

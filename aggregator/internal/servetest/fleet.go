@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/cavra/cavra/aggregator/internal/access"
+	"github.com/cavra/cavra/aggregator/internal/control"
 	"github.com/cavra/cavra/aggregator/internal/serve"
 	"github.com/cavra/cavra/schemas/predicate"
 	"github.com/cavra/cavra/sdk/attest"
@@ -67,6 +68,8 @@ func samples() []scanned {
 //   - "new-here" has said nothing; "lost-laptop" is revoked.
 //   - A bit was flipped in one envelope; an unknown key signed another.
 //   - The other tenant has one agent, with an artifact of its own.
+//   - Of the agents that call, the first one's clock is off and the notebook was
+//     cloned; a join token came again, and one came that nobody knows.
 //   - The log dropped three messages before they were read. Of its partitions one
 //     runs, one lags behind, and one has stopped at a plan that cannot be read.
 func Start(tb testing.TB) *Fleet {
@@ -83,6 +86,7 @@ func Start(tb testing.TB) *Fleet {
 	f.feed(f.Now.Add(-time.Minute), lost.heartbeat(0))
 	f.stranger()
 	f.otherTenant()
+	f.odd()
 	f.LoseRange(f.Now.Add(-2*time.Hour), 3)
 	seen := f.Now.Add(-3 * time.Minute)
 	f.Partitions = []serve.IngestPartition{
@@ -92,6 +96,43 @@ func Start(tb testing.TB) *Fleet {
 			Unreadable: &serve.UnreadablePlan{From: 40, Next: 60, Messages: 20, LostBefore: 60, PlannedAt: seen}},
 	}
 	return f
+}
+
+// odd has some agents call, and what is odd about them recorded.
+func (f *Fleet) odd() {
+	f.tb.Helper()
+	ctx := f.tb.Context()
+	for name, skew := range map[string]time.Duration{"gpu-node-7": -2*time.Hour - 3*time.Minute, "notebook": 0} {
+		_, err := f.Store.RecordContact(ctx, control.Contact{
+			Tenant: access.DefaultTenant, Agent: f.Agents[name], Instance: "k7m2q4x8" + name[:1], Address: "10.0.3.17", Version: "0.1.0", Skew: skew,
+		})
+		if err != nil {
+			f.tb.Fatal(err)
+		}
+		serial := []byte(name)
+		_, err = f.Store.AddFirstCertificate(ctx, control.ClientCertificate{
+			Serial: serial, Tenant: access.DefaultTenant, Agent: f.Agents[name], KeyID: predicate.DigestOf(serial),
+			ExpiresAt: f.Now.Add(11 * time.Hour), DER: serial,
+		})
+		if err != nil {
+			f.tb.Fatal(err)
+		}
+	}
+	for _, e := range []control.AgentEvent{
+		{Tenant: access.DefaultTenant, Agent: f.Agents["gpu-node-7"], Kind: control.ClockSkew, Presented: "the agent's clock is 2h3m0s behind", Known: "within 2m0s is tolerated"},
+		{Tenant: access.DefaultTenant, Agent: f.Agents["notebook"], Kind: control.Cloned, Subject: "a b",
+			Presented: "process x3v9w2t1 at 10.0.9.4, which had called before", Known: "process k7m2q4x8 at 10.0.3.17, first seen 2026-11-30T09:00:00Z, last 2026-11-30T11:58:00Z"},
+		{Tenant: access.DefaultTenant, Kind: control.TokenReused, Subject: "token 01020304",
+			Presented: "key 5f1c0a9be2d3…, from <b>10.0.9.4</b>", Known: `a join token for "new-here", used at 2026-11-30T08:00:00Z with key 77aa01c2d3e4…`},
+		{Tenant: OtherTenant, Agent: "theirs", Kind: control.Restored, Subject: "generation 2", Presented: "their own", Known: "their own"},
+	} {
+		if err := f.Store.RecordAgentEvent(ctx, e); err != nil {
+			f.tb.Fatal(err)
+		}
+	}
+	if err := f.Store.CountUnknownToken(ctx); err != nil {
+		f.tb.Fatal(err)
+	}
 }
 
 // keep remembers a statement by name.

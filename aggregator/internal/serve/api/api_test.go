@@ -162,7 +162,7 @@ func TestFleet(t *testing.T) {
 		"tenants are apart": tenantsAreApart, "figures are the fleet's": figuresAreTheFleets,
 		"artifacts page by page": artifactsPageByPage, "fleet page by page": fleetPages, "envelope is exact": envelopeIsExact,
 		"evidence page by page": evidencePageByPage, "ingest is the operator's": ingestIsTheOperators,
-		"evidence is in the log": evidenceIsInTheLog,
+		"evidence is in the log": evidenceIsInTheLog, "what is odd": whatIsOdd,
 	} {
 		t.Run(name, func(t *testing.T) { check(t, f) })
 	}
@@ -195,7 +195,7 @@ func tenantsAreApart(t *testing.T, f *servetest.Fleet) {
 	if w := c.ask(http.MethodGet, "/v1/quarantine?unattributed=true", "", bearer(theirs)...); w.Code != http.StatusForbidden {
 		t.Errorf("what names no tenant, for a tenant's admin: %d %s", w.Code, w.Body)
 	}
-	for _, path := range []string{"/v1/posture", "/v1/artifacts", "/v1/exposures", "/v1/agents", "/v1/quarantine", "/v1/tokens"} {
+	for _, path := range []string{"/v1/posture", "/v1/artifacts", "/v1/exposures", "/v1/agents", "/v1/agent-events", "/v1/quarantine", "/v1/tokens"} {
 		text := c.ask(http.MethodGet, path, "", bearer(theirs)...).Body.String()
 		for name, id := range f.Agents {
 			if name != "elsewhere" && strings.Contains(text, id) {
@@ -259,7 +259,7 @@ func fleetPages(t *testing.T, f *servetest.Fleet) {
 		}
 	}
 	if diff := cmp.Diff(map[string][]string{
-		"notebook": {"forked", "gap", "less_isolated"}, "gpu-node-7": {"less_isolated"},
+		"notebook": {"forked", "cloned", "gap", "less_isolated"}, "gpu-node-7": {"less_isolated", "clock_off"},
 		"ci-runner": {"less_isolated", "stale", "key_replaced"},
 	}, troubles); diff != "" {
 		t.Errorf("troubles (-want +got):\n%s", diff)
@@ -307,6 +307,43 @@ func fleetPages(t *testing.T, f *servetest.Fleet) {
 		if w := c.ask(http.MethodGet, "/v1/agents?"+query, "", bearer(token)...); w.Code != http.StatusUnprocessableEntity {
 			t.Errorf("%s: %d", query, w.Code)
 		}
+	}
+}
+
+// whatIsOdd: each tenant sees its own, and the operator what belongs to none.
+func whatIsOdd(t *testing.T, f *servetest.Fleet) {
+	c := newClient(t, f)
+	ours, theirs := f.Token(access.DefaultTenant, t.Name()+"ours", access.Admin), f.Token(servetest.OtherTenant, t.Name()+"theirs", access.Admin)
+	reader := f.Token(access.DefaultTenant, t.Name()+"reader", access.AgentsRead)
+	kinds := func(token, query string) (out []string, unknown bool) {
+		var list serve.AgentEventList
+		c.get(token, "/v1/agent-events"+query, &list)
+		for _, e := range list.Events {
+			out = append(out, e.Kind)
+		}
+		slices.Sort(out)
+		return out, list.UnknownTokens != nil && *list.UnknownTokens == 1
+	}
+	for name, tt := range map[string]struct {
+		token, query string
+		want         []string
+		operator     bool
+	}{
+		"the operator":        {ours, "", []string{"clock_skew", "cloned", "token_reused"}, true},
+		"whoever reads":       {reader, "", []string{"clock_skew", "cloned", "token_reused"}, false},
+		"of one agent":        {ours, "?agent=" + f.Agents["notebook"], []string{"cloned"}, true},
+		"another tenant":      {theirs, "", []string{"restored"}, false},
+		"of another tenant's": {theirs, "?agent=" + f.Agents["notebook"], nil, false},
+	} {
+		got, operator := kinds(tt.token, tt.query)
+		if diff := cmp.Diff(tt.want, got); diff != "" || operator != tt.operator {
+			t.Errorf("%s: sees unknown tokens: %t; events (-want +got):\n%s", name, operator, diff)
+		}
+	}
+	var a serve.Agent
+	c.get(ours, "/v1/agents/"+f.Agents["gpu-node-7"], &a)
+	if a.Contact == nil || !a.Contact.ClockOff || a.Contact.ClockSkew != -7380 || a.Contact.Generation != 1 {
+		t.Errorf("its contact: %+v", a.Contact)
 	}
 }
 

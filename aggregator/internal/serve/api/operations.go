@@ -29,11 +29,15 @@ type agentPath struct {
 }
 
 type agentQuery struct {
-	Trouble string `query:"trouble" enum:"forked,gap,less_isolated,silent,configuration_refused,never_seen,stale,no_complete_round,backlog,programs_differ,configuration_drift,version_differs,key_replaced" doc:"Only agents with this trouble."`
+	Trouble string `query:"trouble" enum:"forked,gap,less_isolated,silent,configuration_refused,never_seen,stale,no_complete_round,backlog,programs_differ,configuration_drift,version_differs,key_replaced,cloned,restored,clock_off" doc:"Only agents with this trouble."`
 	Status  string `query:"status" enum:"online,stale,silent,never,revoked" doc:"Only agents of this status."`
 	Search  string `query:"q" maxLength:"128" doc:"Only agents with this in their name, identifier or version."`
 	Offset  uint32 `query:"offset" maximum:"10000000"`
 	Limit   uint32 `query:"limit" minimum:"1" maximum:"500" default:"100"`
+}
+
+type agentEventQuery struct {
+	Agent string `query:"agent" maxLength:"64" doc:"Only events of this agent."`
 }
 
 type artifactQuery struct {
@@ -89,9 +93,14 @@ func (o operations) agents() {
 			doc, err := o.cfg.Service.Agent(ctx, p.Tenant, in.ID)
 			return &body[serve.Agent]{doc}, err
 		})
+	add(o, access.AgentsRead, get("list-agent-events", "/v1/agent-events", "Events of agents", "What is odd about agents and join tokens: clones, restored snapshots, clocks that are off, tokens that came again. The latest first.", "agents"),
+		func(ctx context.Context, p access.Principal, in *agentEventQuery) (*body[serve.AgentEventList], error) {
+			doc, err := o.cfg.Service.AgentEvents(ctx, p, in.Agent)
+			return &body[serve.AgentEventList]{doc}, err
+		})
 	add(o, access.Admin, huma.Operation{
 		OperationID: "revoke-agent", Method: http.MethodPost, Path: "/v1/agents/{id}/revoke", Summary: "Revoke an agent",
-		Description: "Ends its keys, the join tokens made for it and its access to Kafka. What it has signed and what has not been taken in yet is refused from then on. " +
+		Description: "Ends its keys and certificates, the join tokens made for it and its access to Kafka. What it has signed and what has not been taken in yet is refused from then on. " +
 			"A join token that is made for it later brings it back. After an error, ask again.",
 		Tags: []string{"agents"}, DefaultStatus: http.StatusNoContent,
 	}, func(ctx context.Context, p access.Principal, in *agentPath) (*none, error) {

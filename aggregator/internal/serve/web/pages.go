@@ -241,6 +241,8 @@ type agentsBody struct {
 	Troubles             []troubleLink
 	AllLink              string
 	NextLink, BeforeLink string
+	// Odd is what is odd about agents and join tokens.
+	Odd serve.AgentEventList
 }
 
 // troubleLink leads to the agents with a trouble.
@@ -282,7 +284,8 @@ func (s *site) agents(ctx context.Context, p access.Principal, r *http.Request) 
 	if offset > 0 {
 		b.BeforeLink = at(offset - min(offset, pageSize))
 	}
-	return view{Title: "Fleet", Nav: "/agents", Body: b}, nil
+	b.Odd, err = s.cfg.Service.AgentEvents(ctx, p, "")
+	return view{Title: "Fleet", Nav: "/agents", Body: b}, err
 }
 
 func words[T ~string](list []T) []string {
@@ -295,7 +298,17 @@ func words[T ~string](list []T) []string {
 
 func (s *site) agent(ctx context.Context, p access.Principal, r *http.Request) (view, error) {
 	a, err := s.cfg.Service.Agent(ctx, p.Tenant, r.PathValue("id"))
-	return view{Title: "Agent", Nav: "/agents", Body: a}, err
+	if err != nil {
+		return view{}, err
+	}
+	events, err := s.cfg.Service.AgentEvents(ctx, p, a.ID)
+	return view{Title: "Agent", Nav: "/agents", Body: agentBody{a, events.Events}}, err
+}
+
+// agentBody is an agent with what is odd about it.
+type agentBody struct {
+	serve.Agent
+	Events []serve.AgentEvent
 }
 
 // quarantineBody is the body of the page "quarantine".

@@ -24,7 +24,7 @@ func parsePages(now func() time.Time) (map[string]*template.Template, error) {
 	funcs := template.FuncMap{
 		"name": nameOf, "text": textOf, "lines": linesOf, "short": short, "size": size, "count": count,
 		"score": scoreOf, "coverage": coverageBar, "severitybar": severityBar, "percent": percent,
-		"phrase": phrase, "statusbar": statusBar, "soundbar": soundBar, "span": spanOf,
+		"phrase": phrase, "statusbar": statusBar, "soundbar": soundBar, "span": spanOf, "skew": skewOf,
 		"when": func(t any) moment { return momentOf(now(), t) },
 		"zero": func(d predicate.Digest) bool { return d == predicate.ZeroDigest },
 		"pair": func(a, b any) [2]any { return [2]any{a, b} },
@@ -53,6 +53,18 @@ func parsePages(now func() time.Time) (map[string]*template.Template, error) {
 		pages[name] = page
 	}
 	return pages, nil
+}
+
+// skewOf says how far a clock is off, to the second.
+func skewOf(seconds float64) string {
+	d := time.Duration(math.Abs(seconds) * float64(time.Second)).Round(time.Second)
+	switch {
+	case d == 0:
+		return "right"
+	case seconds < 0:
+		return d.String() + " behind"
+	}
+	return d.String() + " ahead"
 }
 
 // piece is a run of characters: as they are, or Escaped, when they do not print

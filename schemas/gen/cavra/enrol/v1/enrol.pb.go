@@ -24,6 +24,229 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type ChallengeRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "return"
+	Purpose       string `protobuf:"bytes,1,opt,name=purpose,proto3" json:"purpose,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChallengeRequest) Reset() {
+	*x = ChallengeRequest{}
+	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChallengeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChallengeRequest) ProtoMessage() {}
+
+func (x *ChallengeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChallengeRequest.ProtoReflect.Descriptor instead.
+func (*ChallengeRequest) Descriptor() ([]byte, []int) {
+	return file_cavra_enrol_v1_enrol_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *ChallengeRequest) GetPurpose() string {
+	if x != nil {
+		return x.Purpose
+	}
+	return ""
+}
+
+type ChallengeResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Challenge     string                 `protobuf:"bytes,1,opt,name=challenge,proto3" json:"challenge,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChallengeResponse) Reset() {
+	*x = ChallengeResponse{}
+	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChallengeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChallengeResponse) ProtoMessage() {}
+
+func (x *ChallengeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChallengeResponse.ProtoReflect.Descriptor instead.
+func (*ChallengeResponse) Descriptor() ([]byte, []int) {
+	return file_cavra_enrol_v1_enrol_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *ChallengeResponse) GetChallenge() string {
+	if x != nil {
+		return x.Challenge
+	}
+	return ""
+}
+
+type ReturnRequest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Challenge string                 `protobuf:"bytes,1,opt,name=challenge,proto3" json:"challenge,omitempty"`
+	// The enrolled key's id, as "sha256:…".
+	KeyId string `protobuf:"bytes,2,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	// The key to certify. Both signatures bind it to the challenge and to the
+	// members below (sdk/identity.ReturnContext).
+	TlsKey *TLSKey `protobuf:"bytes,3,opt,name=tls_key,json=tlsKey,proto3" json:"tls_key,omitempty"`
+	// The generation of the last certificate that the agent has confirmed.
+	Generation uint64 `protobuf:"varint,4,opt,name=generation,proto3" json:"generation,omitempty"`
+	// The serial number of one that it may have confirmed, if there is one.
+	Candidate []byte `protobuf:"bytes,5,opt,name=candidate,proto3" json:"candidate,omitempty"`
+	// Random, made at each start of the agent's process.
+	Instance      string `protobuf:"bytes,6,opt,name=instance,proto3" json:"instance,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReturnRequest) Reset() {
+	*x = ReturnRequest{}
+	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReturnRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReturnRequest) ProtoMessage() {}
+
+func (x *ReturnRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReturnRequest.ProtoReflect.Descriptor instead.
+func (*ReturnRequest) Descriptor() ([]byte, []int) {
+	return file_cavra_enrol_v1_enrol_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *ReturnRequest) GetChallenge() string {
+	if x != nil {
+		return x.Challenge
+	}
+	return ""
+}
+
+func (x *ReturnRequest) GetKeyId() string {
+	if x != nil {
+		return x.KeyId
+	}
+	return ""
+}
+
+func (x *ReturnRequest) GetTlsKey() *TLSKey {
+	if x != nil {
+		return x.TlsKey
+	}
+	return nil
+}
+
+func (x *ReturnRequest) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *ReturnRequest) GetCandidate() []byte {
+	if x != nil {
+		return x.Candidate
+	}
+	return nil
+}
+
+func (x *ReturnRequest) GetInstance() string {
+	if x != nil {
+		return x.Instance
+	}
+	return ""
+}
+
+type ReturnResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Service       *AgentAccess           `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReturnResponse) Reset() {
+	*x = ReturnResponse{}
+	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReturnResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReturnResponse) ProtoMessage() {}
+
+func (x *ReturnResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReturnResponse.ProtoReflect.Descriptor instead.
+func (*ReturnResponse) Descriptor() ([]byte, []int) {
+	return file_cavra_enrol_v1_enrol_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *ReturnResponse) GetService() *AgentAccess {
+	if x != nil {
+		return x.Service
+	}
+	return nil
+}
+
 type EnrolRequest struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	JoinToken string                 `protobuf:"bytes,1,opt,name=join_token,json=joinToken,proto3" json:"join_token,omitempty"`
@@ -46,7 +269,7 @@ type EnrolRequest struct {
 
 func (x *EnrolRequest) Reset() {
 	*x = EnrolRequest{}
-	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[0]
+	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -58,7 +281,7 @@ func (x *EnrolRequest) String() string {
 func (*EnrolRequest) ProtoMessage() {}
 
 func (x *EnrolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[0]
+	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -71,7 +294,7 @@ func (x *EnrolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnrolRequest.ProtoReflect.Descriptor instead.
 func (*EnrolRequest) Descriptor() ([]byte, []int) {
-	return file_cavra_enrol_v1_enrol_proto_rawDescGZIP(), []int{0}
+	return file_cavra_enrol_v1_enrol_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *EnrolRequest) GetJoinToken() string {
@@ -139,7 +362,7 @@ type TLSKey struct {
 
 func (x *TLSKey) Reset() {
 	*x = TLSKey{}
-	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[1]
+	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -151,7 +374,7 @@ func (x *TLSKey) String() string {
 func (*TLSKey) ProtoMessage() {}
 
 func (x *TLSKey) ProtoReflect() protoreflect.Message {
-	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[1]
+	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -164,7 +387,7 @@ func (x *TLSKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TLSKey.ProtoReflect.Descriptor instead.
 func (*TLSKey) Descriptor() ([]byte, []int) {
-	return file_cavra_enrol_v1_enrol_proto_rawDescGZIP(), []int{1}
+	return file_cavra_enrol_v1_enrol_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *TLSKey) GetPublicKey() []byte {
@@ -207,7 +430,7 @@ type Certification struct {
 
 func (x *Certification) Reset() {
 	*x = Certification{}
-	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[2]
+	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -219,7 +442,7 @@ func (x *Certification) String() string {
 func (*Certification) ProtoMessage() {}
 
 func (x *Certification) ProtoReflect() protoreflect.Message {
-	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[2]
+	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -232,7 +455,7 @@ func (x *Certification) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Certification.ProtoReflect.Descriptor instead.
 func (*Certification) Descriptor() ([]byte, []int) {
-	return file_cavra_enrol_v1_enrol_proto_rawDescGZIP(), []int{2}
+	return file_cavra_enrol_v1_enrol_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Certification) GetPublicKey() []byte {
@@ -285,7 +508,7 @@ type RotateKeyRequest struct {
 
 func (x *RotateKeyRequest) Reset() {
 	*x = RotateKeyRequest{}
-	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[3]
+	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -297,7 +520,7 @@ func (x *RotateKeyRequest) String() string {
 func (*RotateKeyRequest) ProtoMessage() {}
 
 func (x *RotateKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[3]
+	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -310,7 +533,7 @@ func (x *RotateKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateKeyRequest.ProtoReflect.Descriptor instead.
 func (*RotateKeyRequest) Descriptor() ([]byte, []int) {
-	return file_cavra_enrol_v1_enrol_proto_rawDescGZIP(), []int{3}
+	return file_cavra_enrol_v1_enrol_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *RotateKeyRequest) GetEpochStatement() []byte {
@@ -338,7 +561,7 @@ type RotateKeyResponse struct {
 
 func (x *RotateKeyResponse) Reset() {
 	*x = RotateKeyResponse{}
-	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[4]
+	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -350,7 +573,7 @@ func (x *RotateKeyResponse) String() string {
 func (*RotateKeyResponse) ProtoMessage() {}
 
 func (x *RotateKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[4]
+	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -363,7 +586,7 @@ func (x *RotateKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateKeyResponse.ProtoReflect.Descriptor instead.
 func (*RotateKeyResponse) Descriptor() ([]byte, []int) {
-	return file_cavra_enrol_v1_enrol_proto_rawDescGZIP(), []int{4}
+	return file_cavra_enrol_v1_enrol_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *RotateKeyResponse) GetFormerEnds() int64 {
@@ -391,7 +614,7 @@ type EnrolResponse struct {
 
 func (x *EnrolResponse) Reset() {
 	*x = EnrolResponse{}
-	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[5]
+	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -403,7 +626,7 @@ func (x *EnrolResponse) String() string {
 func (*EnrolResponse) ProtoMessage() {}
 
 func (x *EnrolResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[5]
+	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -416,7 +639,7 @@ func (x *EnrolResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnrolResponse.ProtoReflect.Descriptor instead.
 func (*EnrolResponse) Descriptor() ([]byte, []int) {
-	return file_cavra_enrol_v1_enrol_proto_rawDescGZIP(), []int{5}
+	return file_cavra_enrol_v1_enrol_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *EnrolResponse) GetTenant() string {
@@ -480,7 +703,7 @@ type AgentAccess struct {
 
 func (x *AgentAccess) Reset() {
 	*x = AgentAccess{}
-	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[6]
+	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -492,7 +715,7 @@ func (x *AgentAccess) String() string {
 func (*AgentAccess) ProtoMessage() {}
 
 func (x *AgentAccess) ProtoReflect() protoreflect.Message {
-	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[6]
+	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -505,7 +728,7 @@ func (x *AgentAccess) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentAccess.ProtoReflect.Descriptor instead.
 func (*AgentAccess) Descriptor() ([]byte, []int) {
-	return file_cavra_enrol_v1_enrol_proto_rawDescGZIP(), []int{6}
+	return file_cavra_enrol_v1_enrol_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *AgentAccess) GetAddress() string {
@@ -560,7 +783,7 @@ type KafkaAccess struct {
 
 func (x *KafkaAccess) Reset() {
 	*x = KafkaAccess{}
-	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[7]
+	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -572,7 +795,7 @@ func (x *KafkaAccess) String() string {
 func (*KafkaAccess) ProtoMessage() {}
 
 func (x *KafkaAccess) ProtoReflect() protoreflect.Message {
-	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[7]
+	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -585,7 +808,7 @@ func (x *KafkaAccess) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KafkaAccess.ProtoReflect.Descriptor instead.
 func (*KafkaAccess) Descriptor() ([]byte, []int) {
-	return file_cavra_enrol_v1_enrol_proto_rawDescGZIP(), []int{7}
+	return file_cavra_enrol_v1_enrol_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *KafkaAccess) GetBrokers() []string {
@@ -641,7 +864,22 @@ var File_cavra_enrol_v1_enrol_proto protoreflect.FileDescriptor
 
 const file_cavra_enrol_v1_enrol_proto_rawDesc = "" +
 	"\n" +
-	"\x1acavra/enrol/v1/enrol.proto\x12\x0ecavra.enrol.v1\"\x9b\x02\n" +
+	"\x1acavra/enrol/v1/enrol.proto\x12\x0ecavra.enrol.v1\",\n" +
+	"\x10ChallengeRequest\x12\x18\n" +
+	"\apurpose\x18\x01 \x01(\tR\apurpose\"1\n" +
+	"\x11ChallengeResponse\x12\x1c\n" +
+	"\tchallenge\x18\x01 \x01(\tR\tchallenge\"\xcf\x01\n" +
+	"\rReturnRequest\x12\x1c\n" +
+	"\tchallenge\x18\x01 \x01(\tR\tchallenge\x12\x15\n" +
+	"\x06key_id\x18\x02 \x01(\tR\x05keyId\x12/\n" +
+	"\atls_key\x18\x03 \x01(\v2\x16.cavra.enrol.v1.TLSKeyR\x06tlsKey\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x04 \x01(\x04R\n" +
+	"generation\x12\x1c\n" +
+	"\tcandidate\x18\x05 \x01(\fR\tcandidate\x12\x1a\n" +
+	"\binstance\x18\x06 \x01(\tR\binstance\"G\n" +
+	"\x0eReturnResponse\x125\n" +
+	"\aservice\x18\x01 \x01(\v2\x1b.cavra.enrol.v1.AgentAccessR\aservice\"\x9b\x02\n" +
 	"\fEnrolRequest\x12\x1d\n" +
 	"\n" +
 	"join_token\x18\x01 \x01(\tR\tjoinToken\x12\x1d\n" +
@@ -695,10 +933,12 @@ const file_cavra_enrol_v1_enrol_proto_rawDesc = "" +
 	"\busername\x18\x04 \x01(\tR\busername\x12\x1a\n" +
 	"\bpassword\x18\x05 \x01(\tR\bpassword\x12\x15\n" +
 	"\x06ca_pem\x18\x06 \x01(\tR\x05caPem\x12\x10\n" +
-	"\x03tls\x18\a \x01(\bR\x03tls2\xaa\x01\n" +
+	"\x03tls\x18\a \x01(\bR\x03tls2\xc5\x02\n" +
 	"\x10EnrolmentService\x12D\n" +
 	"\x05Enrol\x12\x1c.cavra.enrol.v1.EnrolRequest\x1a\x1d.cavra.enrol.v1.EnrolResponse\x12P\n" +
-	"\tRotateKey\x12 .cavra.enrol.v1.RotateKeyRequest\x1a!.cavra.enrol.v1.RotateKeyResponseB;Z9github.com/cavra/cavra/schemas/gen/cavra/enrol/v1;enrolv1b\x06proto3"
+	"\tRotateKey\x12 .cavra.enrol.v1.RotateKeyRequest\x1a!.cavra.enrol.v1.RotateKeyResponse\x12P\n" +
+	"\tChallenge\x12 .cavra.enrol.v1.ChallengeRequest\x1a!.cavra.enrol.v1.ChallengeResponse\x12G\n" +
+	"\x06Return\x12\x1d.cavra.enrol.v1.ReturnRequest\x1a\x1e.cavra.enrol.v1.ReturnResponseB;Z9github.com/cavra/cavra/schemas/gen/cavra/enrol/v1;enrolv1b\x06proto3"
 
 var (
 	file_cavra_enrol_v1_enrol_proto_rawDescOnce sync.Once
@@ -712,31 +952,41 @@ func file_cavra_enrol_v1_enrol_proto_rawDescGZIP() []byte {
 	return file_cavra_enrol_v1_enrol_proto_rawDescData
 }
 
-var file_cavra_enrol_v1_enrol_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_cavra_enrol_v1_enrol_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_cavra_enrol_v1_enrol_proto_goTypes = []any{
-	(*EnrolRequest)(nil),      // 0: cavra.enrol.v1.EnrolRequest
-	(*TLSKey)(nil),            // 1: cavra.enrol.v1.TLSKey
-	(*Certification)(nil),     // 2: cavra.enrol.v1.Certification
-	(*RotateKeyRequest)(nil),  // 3: cavra.enrol.v1.RotateKeyRequest
-	(*RotateKeyResponse)(nil), // 4: cavra.enrol.v1.RotateKeyResponse
-	(*EnrolResponse)(nil),     // 5: cavra.enrol.v1.EnrolResponse
-	(*AgentAccess)(nil),       // 6: cavra.enrol.v1.AgentAccess
-	(*KafkaAccess)(nil),       // 7: cavra.enrol.v1.KafkaAccess
+	(*ChallengeRequest)(nil),  // 0: cavra.enrol.v1.ChallengeRequest
+	(*ChallengeResponse)(nil), // 1: cavra.enrol.v1.ChallengeResponse
+	(*ReturnRequest)(nil),     // 2: cavra.enrol.v1.ReturnRequest
+	(*ReturnResponse)(nil),    // 3: cavra.enrol.v1.ReturnResponse
+	(*EnrolRequest)(nil),      // 4: cavra.enrol.v1.EnrolRequest
+	(*TLSKey)(nil),            // 5: cavra.enrol.v1.TLSKey
+	(*Certification)(nil),     // 6: cavra.enrol.v1.Certification
+	(*RotateKeyRequest)(nil),  // 7: cavra.enrol.v1.RotateKeyRequest
+	(*RotateKeyResponse)(nil), // 8: cavra.enrol.v1.RotateKeyResponse
+	(*EnrolResponse)(nil),     // 9: cavra.enrol.v1.EnrolResponse
+	(*AgentAccess)(nil),       // 10: cavra.enrol.v1.AgentAccess
+	(*KafkaAccess)(nil),       // 11: cavra.enrol.v1.KafkaAccess
 }
 var file_cavra_enrol_v1_enrol_proto_depIdxs = []int32{
-	1, // 0: cavra.enrol.v1.EnrolRequest.tls_key:type_name -> cavra.enrol.v1.TLSKey
-	2, // 1: cavra.enrol.v1.EnrolRequest.certification:type_name -> cavra.enrol.v1.Certification
-	7, // 2: cavra.enrol.v1.EnrolResponse.kafka:type_name -> cavra.enrol.v1.KafkaAccess
-	6, // 3: cavra.enrol.v1.EnrolResponse.service:type_name -> cavra.enrol.v1.AgentAccess
-	0, // 4: cavra.enrol.v1.EnrolmentService.Enrol:input_type -> cavra.enrol.v1.EnrolRequest
-	3, // 5: cavra.enrol.v1.EnrolmentService.RotateKey:input_type -> cavra.enrol.v1.RotateKeyRequest
-	5, // 6: cavra.enrol.v1.EnrolmentService.Enrol:output_type -> cavra.enrol.v1.EnrolResponse
-	4, // 7: cavra.enrol.v1.EnrolmentService.RotateKey:output_type -> cavra.enrol.v1.RotateKeyResponse
-	6, // [6:8] is the sub-list for method output_type
-	4, // [4:6] is the sub-list for method input_type
-	4, // [4:4] is the sub-list for extension type_name
-	4, // [4:4] is the sub-list for extension extendee
-	0, // [0:4] is the sub-list for field type_name
+	5,  // 0: cavra.enrol.v1.ReturnRequest.tls_key:type_name -> cavra.enrol.v1.TLSKey
+	10, // 1: cavra.enrol.v1.ReturnResponse.service:type_name -> cavra.enrol.v1.AgentAccess
+	5,  // 2: cavra.enrol.v1.EnrolRequest.tls_key:type_name -> cavra.enrol.v1.TLSKey
+	6,  // 3: cavra.enrol.v1.EnrolRequest.certification:type_name -> cavra.enrol.v1.Certification
+	11, // 4: cavra.enrol.v1.EnrolResponse.kafka:type_name -> cavra.enrol.v1.KafkaAccess
+	10, // 5: cavra.enrol.v1.EnrolResponse.service:type_name -> cavra.enrol.v1.AgentAccess
+	4,  // 6: cavra.enrol.v1.EnrolmentService.Enrol:input_type -> cavra.enrol.v1.EnrolRequest
+	7,  // 7: cavra.enrol.v1.EnrolmentService.RotateKey:input_type -> cavra.enrol.v1.RotateKeyRequest
+	0,  // 8: cavra.enrol.v1.EnrolmentService.Challenge:input_type -> cavra.enrol.v1.ChallengeRequest
+	2,  // 9: cavra.enrol.v1.EnrolmentService.Return:input_type -> cavra.enrol.v1.ReturnRequest
+	9,  // 10: cavra.enrol.v1.EnrolmentService.Enrol:output_type -> cavra.enrol.v1.EnrolResponse
+	8,  // 11: cavra.enrol.v1.EnrolmentService.RotateKey:output_type -> cavra.enrol.v1.RotateKeyResponse
+	1,  // 12: cavra.enrol.v1.EnrolmentService.Challenge:output_type -> cavra.enrol.v1.ChallengeResponse
+	3,  // 13: cavra.enrol.v1.EnrolmentService.Return:output_type -> cavra.enrol.v1.ReturnResponse
+	10, // [10:14] is the sub-list for method output_type
+	6,  // [6:10] is the sub-list for method input_type
+	6,  // [6:6] is the sub-list for extension type_name
+	6,  // [6:6] is the sub-list for extension extendee
+	0,  // [0:6] is the sub-list for field type_name
 }
 
 func init() { file_cavra_enrol_v1_enrol_proto_init() }
@@ -750,7 +1000,7 @@ func file_cavra_enrol_v1_enrol_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cavra_enrol_v1_enrol_proto_rawDesc), len(file_cavra_enrol_v1_enrol_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   8,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -40,6 +40,11 @@ const (
 	// EnrolmentServiceRotateKeyProcedure is the fully-qualified name of the EnrolmentService's
 	// RotateKey RPC.
 	EnrolmentServiceRotateKeyProcedure = "/cavra.enrol.v1.EnrolmentService/RotateKey"
+	// EnrolmentServiceChallengeProcedure is the fully-qualified name of the EnrolmentService's
+	// Challenge RPC.
+	EnrolmentServiceChallengeProcedure = "/cavra.enrol.v1.EnrolmentService/Challenge"
+	// EnrolmentServiceReturnProcedure is the fully-qualified name of the EnrolmentService's Return RPC.
+	EnrolmentServiceReturnProcedure = "/cavra.enrol.v1.EnrolmentService/Return"
 )
 
 // EnrolmentServiceClient is a client for the cavra.enrol.v1.EnrolmentService service.
@@ -48,6 +53,12 @@ type EnrolmentServiceClient interface {
 	// RotateKey opens an agent's next epoch with a new key. Asked again with the
 	// same key, it answers the same.
 	RotateKey(context.Context, *connect.Request[v1.RotateKeyRequest]) (*connect.Response[v1.RotateKeyResponse], error)
+	// Challenge gives what has to be signed by whoever comes without a token. It is
+	// good once and for two minutes.
+	Challenge(context.Context, *connect.Request[v1.ChallengeRequest]) (*connect.Response[v1.ChallengeResponse], error)
+	// Return gives a certificate to an agent whose own has ended, by its enrolled
+	// key. It has to be confirmed (cavra.agent.v1).
+	Return(context.Context, *connect.Request[v1.ReturnRequest]) (*connect.Response[v1.ReturnResponse], error)
 }
 
 // NewEnrolmentServiceClient constructs a client for the cavra.enrol.v1.EnrolmentService service. By
@@ -73,6 +84,18 @@ func NewEnrolmentServiceClient(httpClient connect.HTTPClient, baseURL string, op
 			connect.WithSchema(enrolmentServiceMethods.ByName("RotateKey")),
 			connect.WithClientOptions(opts...),
 		),
+		challenge: connect.NewClient[v1.ChallengeRequest, v1.ChallengeResponse](
+			httpClient,
+			baseURL+EnrolmentServiceChallengeProcedure,
+			connect.WithSchema(enrolmentServiceMethods.ByName("Challenge")),
+			connect.WithClientOptions(opts...),
+		),
+		_return: connect.NewClient[v1.ReturnRequest, v1.ReturnResponse](
+			httpClient,
+			baseURL+EnrolmentServiceReturnProcedure,
+			connect.WithSchema(enrolmentServiceMethods.ByName("Return")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -80,6 +103,8 @@ func NewEnrolmentServiceClient(httpClient connect.HTTPClient, baseURL string, op
 type enrolmentServiceClient struct {
 	enrol     *connect.Client[v1.EnrolRequest, v1.EnrolResponse]
 	rotateKey *connect.Client[v1.RotateKeyRequest, v1.RotateKeyResponse]
+	challenge *connect.Client[v1.ChallengeRequest, v1.ChallengeResponse]
+	_return   *connect.Client[v1.ReturnRequest, v1.ReturnResponse]
 }
 
 // Enrol calls cavra.enrol.v1.EnrolmentService.Enrol.
@@ -92,12 +117,28 @@ func (c *enrolmentServiceClient) RotateKey(ctx context.Context, req *connect.Req
 	return c.rotateKey.CallUnary(ctx, req)
 }
 
+// Challenge calls cavra.enrol.v1.EnrolmentService.Challenge.
+func (c *enrolmentServiceClient) Challenge(ctx context.Context, req *connect.Request[v1.ChallengeRequest]) (*connect.Response[v1.ChallengeResponse], error) {
+	return c.challenge.CallUnary(ctx, req)
+}
+
+// Return calls cavra.enrol.v1.EnrolmentService.Return.
+func (c *enrolmentServiceClient) Return(ctx context.Context, req *connect.Request[v1.ReturnRequest]) (*connect.Response[v1.ReturnResponse], error) {
+	return c._return.CallUnary(ctx, req)
+}
+
 // EnrolmentServiceHandler is an implementation of the cavra.enrol.v1.EnrolmentService service.
 type EnrolmentServiceHandler interface {
 	Enrol(context.Context, *connect.Request[v1.EnrolRequest]) (*connect.Response[v1.EnrolResponse], error)
 	// RotateKey opens an agent's next epoch with a new key. Asked again with the
 	// same key, it answers the same.
 	RotateKey(context.Context, *connect.Request[v1.RotateKeyRequest]) (*connect.Response[v1.RotateKeyResponse], error)
+	// Challenge gives what has to be signed by whoever comes without a token. It is
+	// good once and for two minutes.
+	Challenge(context.Context, *connect.Request[v1.ChallengeRequest]) (*connect.Response[v1.ChallengeResponse], error)
+	// Return gives a certificate to an agent whose own has ended, by its enrolled
+	// key. It has to be confirmed (cavra.agent.v1).
+	Return(context.Context, *connect.Request[v1.ReturnRequest]) (*connect.Response[v1.ReturnResponse], error)
 }
 
 // NewEnrolmentServiceHandler builds an HTTP handler from the service implementation. It returns the
@@ -119,12 +160,28 @@ func NewEnrolmentServiceHandler(svc EnrolmentServiceHandler, opts ...connect.Han
 		connect.WithSchema(enrolmentServiceMethods.ByName("RotateKey")),
 		connect.WithHandlerOptions(opts...),
 	)
+	enrolmentServiceChallengeHandler := connect.NewUnaryHandler(
+		EnrolmentServiceChallengeProcedure,
+		svc.Challenge,
+		connect.WithSchema(enrolmentServiceMethods.ByName("Challenge")),
+		connect.WithHandlerOptions(opts...),
+	)
+	enrolmentServiceReturnHandler := connect.NewUnaryHandler(
+		EnrolmentServiceReturnProcedure,
+		svc.Return,
+		connect.WithSchema(enrolmentServiceMethods.ByName("Return")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/cavra.enrol.v1.EnrolmentService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case EnrolmentServiceEnrolProcedure:
 			enrolmentServiceEnrolHandler.ServeHTTP(w, r)
 		case EnrolmentServiceRotateKeyProcedure:
 			enrolmentServiceRotateKeyHandler.ServeHTTP(w, r)
+		case EnrolmentServiceChallengeProcedure:
+			enrolmentServiceChallengeHandler.ServeHTTP(w, r)
+		case EnrolmentServiceReturnProcedure:
+			enrolmentServiceReturnHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -140,4 +197,12 @@ func (UnimplementedEnrolmentServiceHandler) Enrol(context.Context, *connect.Requ
 
 func (UnimplementedEnrolmentServiceHandler) RotateKey(context.Context, *connect.Request[v1.RotateKeyRequest]) (*connect.Response[v1.RotateKeyResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("cavra.enrol.v1.EnrolmentService.RotateKey is not implemented"))
+}
+
+func (UnimplementedEnrolmentServiceHandler) Challenge(context.Context, *connect.Request[v1.ChallengeRequest]) (*connect.Response[v1.ChallengeResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("cavra.enrol.v1.EnrolmentService.Challenge is not implemented"))
+}
+
+func (UnimplementedEnrolmentServiceHandler) Return(context.Context, *connect.Request[v1.ReturnRequest]) (*connect.Response[v1.ReturnResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("cavra.enrol.v1.EnrolmentService.Return is not implemented"))
 }
