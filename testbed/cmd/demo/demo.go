@@ -165,14 +165,14 @@ func (d *demo) enrol(ctx context.Context) (string, error) {
 	}
 	// By default names leave the agent only as keyed hashes. A demo is for eyes, and
 	// for containers that cannot make namespaces.
-	if err := d.agent.Enrol(ctx, d.aggregator.URL(), token, "--scan", d.models, "--privacy", "names", "--sandbox", "best-effort"); err != nil {
+	if err := d.agent.Enrol(ctx, d.aggregator.URL(), token, "--scan", d.models, "--privacy", "names", "--keyed-below", "0", "--sandbox", "best-effort"); err != nil {
 		return "", err
 	}
 	id, err := d.agent.Identity()
 	if err != nil {
 		return "", err
 	}
-	return "enrolled as " + id.Agent + ", with --privacy names, so that the page shows paths; without it they travel as keyed hashes", nil
+	return "enrolled as " + id.Agent + ", with --privacy names and --keyed-below 0, so that the page shows paths and digests; without them they travel as keyed hashes", nil
 }
 
 func (d *demo) scan(ctx context.Context) (string, error) {
