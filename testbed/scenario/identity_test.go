@@ -89,6 +89,7 @@ func (w *world) whenContact(a *stack.Agent, what string, is func(contact) bool) 
 // TestCertificatesRotate: an agent outlives its certificates, through a restart
 // of either side, and one that is revoked is out within a minute.
 func TestCertificatesRotate(t *testing.T) {
+	t.Parallel()
 	w := shortLived(t, folder(t), programs(t), 20*time.Second)
 	a := w.enrol("agent")
 	w.chatty(a)
@@ -151,6 +152,7 @@ func rotationPlan() rotationKills {
 // locked out, its certificates follow each other without one that is lost or
 // doubled, and nothing of it looks like a clone or a snapshot.
 func TestKilledWhileCertificatesRotate(t *testing.T) {
+	t.Parallel()
 	dir := folder(t)
 	p := armed(t, dir)
 	plan := rotationPlan()
