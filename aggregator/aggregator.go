@@ -55,7 +55,7 @@ type Aggregator struct {
 	rows     *bound
 	admin    *kafka.Admin
 	consumer *kafka.Consumer
-	evidence *evidence.Log
+	evidence *evidence.Ledger
 	ingest   *ingest.Ingest
 	gate     *access.Gate
 	agents   *agents
@@ -216,9 +216,11 @@ func (a *Aggregator) openIngest(ctx context.Context) error {
 	c.Topic, c.Owner, c.Plans, c.Admitter, c.Rows, c.Offsets = topic.Statements, owner, a.store, admitter, a.rows, a.consumer
 	c.Retryable, c.Log = retryable, a.cfg.Log
 	if dir := a.cfg.Settings.EvidenceDir(); dir != "" {
-		if a.evidence, err = evidence.Open(ctx, evidence.Config{Dir: dir, Origin: a.cfg.Settings.Evidence.Origin, Log: a.cfg.Log}); err != nil {
+		log, err := evidence.Open(ctx, evidence.Config{Dir: dir, Origin: a.cfg.Settings.Evidence.Origin, Log: a.cfg.Log})
+		if err != nil {
 			return err
 		}
+		a.evidence = evidence.NewLedger(log, a.store, a.cfg.Log)
 		c.Evidence = a.evidence
 	}
 	a.ingest, err = ingest.New(c)
@@ -256,7 +258,11 @@ func (a *Aggregator) openDocuments(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	a.service, err = serve.New(serve.Config{Rows: a.db.Reader(), Control: a.store, Ingest: ingestView{a.ingest}, Evidence: a.evidence, Catalogue: catalogue, Now: clock.Now})
+	var log *evidence.Log
+	if a.evidence != nil {
+		log = a.evidence.Log
+	}
+	a.service, err = serve.New(serve.Config{Rows: a.db.Reader(), Control: a.store, Ingest: ingestView{a.ingest}, Evidence: log, Catalogue: catalogue, Now: clock.Now})
 	return err
 }
 
@@ -309,6 +315,9 @@ func (a *Aggregator) work(ctx context.Context, started func(Address)) error {
 		})
 	})
 	group.Go(func() error { return a.enrol.Run(ctx) })
+	if a.evidence != nil {
+		group.Go(func() error { return a.evidence.Run(ctx) })
+	}
 	group.Go(func() error { return a.serve(ctx, listener) })
 	if a.agents != nil {
 		group.Go(func() error { return a.agents.serve(ctx) })

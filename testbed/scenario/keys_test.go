@@ -103,7 +103,12 @@ func TestRotationKilledAnywhere(t *testing.T) {
 		}
 	}
 	file := w.export(a)
-	out := w.cavra(0, nil, "verify", file, "--key", first, "--complete")
+	key, err := w.aggregator.CLI(w.ctx, "log", "--key")
+	w.must(err)
+	out := w.cavra(0, nil, "verify", file, "--key", first, "--complete", "--log-key", strings.TrimSpace(string(key.Stdout)))
+	if n := strings.Count(out, "in the log: certified at "); n != int(epochs) {
+		t.Errorf("the log has %d rotations, want %d:\n%s", n, epochs, out)
+	}
 	if n := strings.Count(out, "the first of its chain"); n != int(epochs)+1 {
 		t.Errorf("%d epochs verify, want %d:\n%s", n, epochs+1, out)
 	}

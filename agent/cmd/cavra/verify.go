@@ -39,7 +39,10 @@ trust with --key (PEM, or an export that carries it). Keys that come in FILE
 itself show that nothing was damaged since it was written, not who wrote it.
 
 An export may prove that its statements stand in the aggregator's transparency
-log. With --log-key, the key that you first saw of that log, all of them have to.
+log. With --log-key, the key that you first saw of that log, all of them have to,
+and none may stand there behind the end of its key: a key that was stolen after
+another followed cannot sign for the time before. Without it, it cannot be told
+whether a key had ended or was revoked.
 
 Exit codes: 0 all is well; 1 a signature, a statement or a link is bad; 2 wrong
 usage, or no key.`,
@@ -79,11 +82,12 @@ func verify(cmd *cobra.Command, o verifyOptions, path string) error {
 	links, ring, bad := open(evidence.envelopes, keys)
 	slices.SortStableFunc(links, compareLinks)
 	bad += place(links)
-	if err := printLinks(cmd.OutOrStdout(), links, ring); err != nil {
+	proofs := prove(evidence, log)
+	inLog, unproven := proofs.logged(evidence, log != "", links)
+	bad += unproven
+	if err := printLinks(cmd.OutOrStdout(), links, ring, proofs); err != nil {
 		return err
 	}
-	inLog, unproven := logged(evidence, log, links)
-	bad += unproven
 	early := 0
 	for _, l := range links {
 		if l.outcome == chain.Early {
@@ -111,7 +115,11 @@ func verify(cmd *cobra.Command, o verifyOptions, path string) error {
 	if evidence.partial {
 		words += "; this is one page of an export and more follows it: `cavra-aggregator export` writes all of it"
 	}
-	if _, err := fmt.Fprintln(cmd.OutOrStdout(), words+"."); err != nil {
+	words += ".\n"
+	if log == "" {
+		words += "Whether a key had ended or was revoked when it signed cannot be told without --log-key.\n"
+	}
+	if _, err := io.WriteString(cmd.OutOrStdout(), words); err != nil {
 		return err
 	}
 	if bad > 0 {
@@ -160,8 +168,10 @@ type verified struct {
 	kind    string
 	link    *predicate.Link
 	outcome chain.Outcome
-	// opens says that it is the first of an epoch and certifies the epoch's key.
-	opens bool
+	// opens says that it is the first of an epoch and certifies the epoch's key,
+	// which is certifies.
+	opens     bool
+	certifies predicate.Digest
 	// last is where the epoch before stood, by the first statement of the next.
 	last *predicate.ChainHead
 }
@@ -294,7 +304,9 @@ func (v *verified) open(ring *keyring) error {
 		return errors.New("the statement names another key than the one that signed it")
 	}
 	e, ok := p.(*predicate.Epoch)
-	v.opens = ok && e.Key != nil
+	if v.opens = ok && e.Key != nil; v.opens {
+		v.certifies = e.Key.KeyID
+	}
 	if err := ring.learn(p); err != nil {
 		return err
 	}
@@ -396,7 +408,7 @@ var outcomeWords = map[chain.Outcome]string{
 }
 
 // describe names the key of a statement's epoch, and what certifies it.
-func (k *keyring) describe(v *verified) string {
+func (k *keyring) describe(v *verified, log proven) string {
 	for id, c := range k.certificates {
 		if c.chain != chainID(v.link) {
 			continue
@@ -405,12 +417,12 @@ func (k *keyring) describe(v *verified) string {
 		if c.NotAfter != nil {
 			until = " until " + c.NotAfter.String()
 		}
-		return fmt.Sprintf("key %s  certified by %s%s", id, c.by, until)
+		return fmt.Sprintf("key %s  certified by %s%s%s", id, c.by, until, log.status(id))
 	}
-	return "key " + string(v.keyID)
+	return "key " + string(v.keyID) + log.status(v.keyID)
 }
 
-func printLinks(w io.Writer, links []verified, ring *keyring) error {
+func printLinks(w io.Writer, links []verified, ring *keyring, log proven) error {
 	var b strings.Builder
 	last := ""
 	for _, l := range links {
@@ -420,7 +432,7 @@ func printLinks(w io.Writer, links []verified, ring *keyring) error {
 		}
 		if id := chainID(l.link); id != last {
 			last = id
-			fmt.Fprintf(&b, "tenant %s  agent %s  epoch %d  %s\n", l.link.Tenant, l.link.Agent, l.link.Epoch, ring.describe(&l))
+			fmt.Fprintf(&b, "tenant %s  agent %s  epoch %d  %s\n", l.link.Tenant, l.link.Agent, l.link.Epoch, ring.describe(&l, log))
 		}
 		words := outcomeWords[l.outcome]
 		if l.outcome == chain.Linked && l.link.Sequence == 1 {

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/cavra/cavra/schemas/predicate"
@@ -16,6 +18,14 @@ type exportedLog struct {
 	Key        string          `json:"key"`
 	Checkpoint string          `json:"checkpoint"`
 	Entries    []exportedEntry `json:"entries"`
+	// KeyEvents say what happened to the keys.
+	KeyEvents []exportedKeyEvent `json:"key_events,omitempty"`
+}
+
+type exportedKeyEvent struct {
+	Entry string   `json:"entry"`
+	Index uint64   `json:"index"`
+	Proof [][]byte `json:"proof"`
 }
 
 type exportedEntry struct {
@@ -39,17 +49,27 @@ func logKey(given string) (string, error) {
 	return strings.TrimSpace(string(b)), nil
 }
 
-// logged proves statements by the logs of an export, and returns in what words
-// they are known to be there. key is the log's; when it is empty, that of the
-// export itself.
-func logged(e *export, key string, links []verified) (words string, bad int) {
-	required := key != ""
-	if len(e.logs) == 0 && !required {
-		return "", 0
-	}
-	proven := map[predicate.Digest]bool{}
-	var problems []string
-	var largest logproof.Checkpoint
+// entered is what a log has of a key.
+type entered struct {
+	logproof.KeyEvent
+	index uint64
+}
+
+// proven is what the logs of an export prove.
+type proven struct {
+	// statements are where each stands, by its digest, and keys what happened to
+	// each, in order. They are of one log: of several, the one with the most entries.
+	statements map[predicate.Digest]uint64
+	keys       map[predicate.Digest][]entered
+	tree       logproof.Checkpoint
+	problems   []string
+}
+
+// prove opens the logs of an export by the key that is given; when it is empty, by
+// their own.
+func prove(e *export, key string) proven {
+	out := proven{statements: map[predicate.Digest]uint64{}, keys: map[predicate.Digest][]entered{}}
+	seen := map[string]bool{}
 	for _, l := range e.logs {
 		by := key
 		if by == "" {
@@ -57,44 +77,115 @@ func logged(e *export, key string, links []verified) (words string, bad int) {
 		}
 		tree, err := logproof.Open([]byte(l.Checkpoint), by)
 		if err != nil {
-			problems = append(problems, err.Error())
+			out.problems = append(out.problems, err.Error())
 			continue
 		}
-		if tree.Size > largest.Size {
-			largest = tree
+		if tree.Size > out.tree.Size {
+			out.tree = tree
 		}
 		for _, entry := range l.Entries {
 			if err := tree.Includes(entry.Statement, entry.Index, entry.Proof); err != nil {
-				problems = append(problems, err.Error())
+				out.problems = append(out.problems, err.Error())
 				continue
 			}
-			proven[entry.Statement] = true
+			out.statements[entry.Statement] = entry.Index
 		}
+		for _, k := range l.KeyEvents {
+			event, err := tree.IncludesKeyEvent([]byte(k.Entry), k.Index, k.Proof)
+			if err != nil {
+				out.problems = append(out.problems, err.Error())
+				continue
+			}
+			if id := fmt.Sprintf("%s/%d", tree.Origin, k.Index); !seen[id] {
+				seen[id] = true
+				out.keys[event.KeyID] = append(out.keys[event.KeyID], entered{event, k.Index})
+			}
+		}
+	}
+	for _, events := range out.keys {
+		slices.SortFunc(events, func(a, b entered) int { return cmp.Compare(a.index, b.index) })
+	}
+	return out
+}
+
+// judge holds a verified statement against what the log has of its key. What
+// counts is which stands before the other, and nobody's clock.
+func (p proven) judge(v *verified) error {
+	index, ok := p.statements[v.digest]
+	if !ok {
+		return errors.New("it is not in the transparency log")
+	}
+	key := v.keyID
+	if v.opens {
+		key = v.certifies
+	}
+	taken := false
+	for _, e := range p.keys[key] {
+		if e.Tenant != v.link.Tenant || e.Agent != v.link.Agent || e.Epoch != v.link.Epoch {
+			return fmt.Errorf("in the log its key is that of epoch %d of agent %s of tenant %s", e.Epoch, e.Agent, e.Tenant)
+		}
+		switch {
+		case e.Change == logproof.KeyEnrolled && v.opens, e.Change == logproof.KeyCertified && v.opens && e.Authority != v.keyID:
+			return errors.New("in the log the key that it certifies was enrolled otherwise")
+		case e.Change == logproof.KeyEnrolled, e.Change == logproof.KeyCertified:
+			taken = true
+		case e.Change.Ends() && index > e.index:
+			return fmt.Errorf("it stands in the log at %d, and its key was %s at %d", index, e.Change, e.index)
+		}
+	}
+	if !taken {
+		return errors.New("the log says nothing of its key's enrolment")
+	}
+	return nil
+}
+
+// status says in words what the log has of a key.
+func (p proven) status(key predicate.Digest) string {
+	var words []string
+	for _, e := range p.keys[key] {
+		words = append(words, fmt.Sprintf("%s at %d", e.Change, e.index))
+	}
+	if len(words) == 0 {
+		return ""
+	}
+	return "  in the log: " + strings.Join(words, ", ")
+}
+
+// logged says in what words statements are known to be in the log. required says
+// that all of them have to be.
+func (p proven) logged(e *export, required bool, links []verified) (words string, bad int) {
+	if len(e.logs) == 0 && !required {
+		return "", 0
 	}
 	missing, there := 0, 0
-	for _, l := range links {
-		switch {
-		case l.err != nil:
-		case proven[l.digest]:
+	for i := range links {
+		v := &links[i]
+		if v.err != nil {
+			continue
+		}
+		if _, ok := p.statements[v.digest]; ok {
 			there++
-		default:
+		} else {
 			missing++
 		}
+		if !required {
+			continue
+		}
+		if v.err = p.judge(v); v.err != nil {
+			bad++
+		}
 	}
-	if required {
-		bad += missing
-	}
-	words = fmt.Sprintf("; %d are in the transparency log %s of %d entries", there, largest.Origin, largest.Size)
-	if largest.Size == 0 {
+	words = fmt.Sprintf("; %d are in the transparency log %s of %d entries", there, p.tree.Origin, p.tree.Size)
+	if p.tree.Size == 0 {
 		words = "; none is in a transparency log"
 	}
-	if missing > 0 && largest.Size > 0 {
+	if missing > 0 && p.tree.Size > 0 {
 		words += fmt.Sprintf(", %d are not", missing)
 	}
-	for _, p := range problems {
-		words += "; BAD: " + p
+	for _, problem := range p.problems {
+		words += "; BAD: " + problem
 	}
-	return words, bad + len(problems)
+	return words, bad + len(p.problems)
 }
 
 // errNoLog says that a log was asked for and the file has none.

@@ -1,6 +1,6 @@
 // Package evidence keeps the transparency log: an append-only Merkle tree
 // (RFC 6962, as tiles of c2sp.org/tlog-tiles) of the digest of every statement
-// that was accepted. Its checkpoints are signed, so that who keeps one can show
+// that was accepted, and of what happened to the keys. Its checkpoints are signed, so that who keeps one can show
 // later that nothing before it was changed, moved or taken out.
 //
 // It guarantees that Append returns once a published checkpoint commits to the
@@ -145,11 +145,19 @@ func (l *Log) ID() string { return l.id }
 // Append puts statements into the log and returns their indexes, once a published
 // checkpoint commits to all of them.
 func (l *Log) Append(ctx context.Context, statements []predicate.Digest) ([]uint64, error) {
-	futures := make([]tessera.IndexFuture, len(statements))
+	entries := make([][]byte, len(statements))
 	for i, d := range statements {
-		futures[i] = l.appender.Add(ctx, tessera.NewEntry(logproof.Entry(d)))
+		entries[i] = logproof.Entry(d)
 	}
-	out := make([]uint64, len(statements))
+	return l.append(ctx, entries)
+}
+
+func (l *Log) append(ctx context.Context, entries [][]byte) ([]uint64, error) {
+	futures := make([]tessera.IndexFuture, len(entries))
+	for i, e := range entries {
+		futures[i] = l.appender.Add(ctx, tessera.NewEntry(e))
+	}
+	out := make([]uint64, len(entries))
 	for i, f := range futures {
 		index, _, err := l.await.Await(ctx, f)
 		if err != nil {

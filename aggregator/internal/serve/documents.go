@@ -368,6 +368,15 @@ type LogProof struct {
 	Key        string     `json:"key" doc:"The log's public key, a verifier key of a signed note."`
 	Checkpoint string     `json:"checkpoint" doc:"The log's size and root, signed by it (c2sp.org/tlog-checkpoint)."`
 	Entries    []LogEntry `json:"entries"`
+	// KeyEvents are of the keys of the agents that signed the statements.
+	KeyEvents []LogKeyEvent `json:"key_events,omitempty" doc:"What happened to the keys of the agents whose statements these are, in order."`
+}
+
+// LogKeyEvent is the entry of what happened to a key, and its inclusion proof.
+type LogKeyEvent struct {
+	Entry string   `json:"entry" doc:"The log's entry: the words cavra-key-event, a space, and the event in JSON."`
+	Index uint64   `json:"index"`
+	Proof [][]byte `json:"proof" doc:"Hashes, in base64, from the leaf up."`
 }
 
 // LogEntry is a statement's entry and its inclusion proof (RFC 6962, 2.1.1).

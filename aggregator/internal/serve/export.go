@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/cavra/cavra/aggregator/internal/clickhouse"
+	"github.com/cavra/cavra/aggregator/internal/control"
 	"github.com/cavra/cavra/aggregator/internal/row"
 	"github.com/cavra/cavra/schemas/predicate"
 )
@@ -46,11 +47,44 @@ func (s *Service) ExportArtifact(ctx context.Context, tenant string, digest pred
 	if len(rows) == 0 && after == "" {
 		return Export{}, ErrNotFound
 	}
-	out, err := s.export(ctx, tenant, rows)
+	openings, err := s.openings(ctx, tenant, rows)
+	if err != nil {
+		return Export{}, err
+	}
+	out, err := s.export(ctx, tenant, append(openings, rows...))
 	if more {
 		out.Next = fmt.Sprintf("%d-%s", place.ReceivedAt.UnixMilli(), place.Statement)
 	}
 	return out, err
+}
+
+// openings are the first statements of the epochs whose keys others certify, those
+// of the epochs before that lead there as well: with them, one key that somebody
+// trusts leads to all.
+func (s *Service) openings(ctx context.Context, tenant string, rows []clickhouse.Statement) ([]clickhouse.Statement, error) {
+	var out []clickhouse.Statement
+	done := map[control.ChainID]bool{}
+	for _, r := range rows {
+		for id := digestOf(r.KeyID); ; {
+			key, err := s.key(ctx, tenant, id)
+			if err != nil {
+				return nil, fmt.Errorf("export: key %s: %w", id, err)
+			}
+			if key.Authority == "" || done[key.Chain()] {
+				break
+			}
+			done[key.Chain()] = true
+			first, _, err := s.cfg.Rows.Chain(ctx, tenant, key.Agent, clickhouse.ChainPage{After: clickhouse.ChainPlace{Epoch: key.Epoch}, Limit: 1, Bytes: maxExportBytes})
+			if err != nil {
+				return nil, err
+			}
+			if len(first) == 1 && first[0].Epoch == key.Epoch && first[0].Sequence == 1 {
+				out = append(out, first[0])
+			}
+			id = key.Authority
+		}
+	}
+	return out, nil
 }
 
 func scanPlace(cursor string) (clickhouse.ScanPlace, error) {
@@ -130,6 +164,6 @@ func (s *Service) export(ctx context.Context, tenant string, rows []clickhouse.S
 	}
 	slices.SortFunc(out.Keys, func(a, b ExportKey) int { return strings.Compare(string(a.KeyID), string(b.KeyID)) })
 	var err error
-	out.Logs, err = s.logs(ctx, rows)
+	out.Logs, err = s.logs(ctx, tenant, rows)
 	return out, err
 }
