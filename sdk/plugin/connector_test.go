@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"strconv"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -58,6 +59,23 @@ func TestListing(t *testing.T) {
 	var crash *CrashError
 	if err := last(t, c, "crash"); !errors.As(err, &crash) || crash.ExitCode != 4 {
 		t.Errorf("crash: %v", err)
+	}
+}
+
+// TestConnectorNamesWhatItMayNotRead has a confined connector pass a descriptor that
+// only names a file, the agent's key, for its host to read.
+func TestConnectorNamesWhatItMayNotRead(t *testing.T) {
+	p, err := launchSandboxed(t, "rawconnector")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := p.Connector(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var broke *ContractError
+	if r, err := c.Open(t.Context(), hostileFolder(t)+"/key", "named"); !errors.As(err, &broke) || !strings.Contains(err.Error(), "cannot be read") {
+		t.Errorf("%v, %v", r, err)
 	}
 }
 
@@ -118,7 +136,7 @@ func TestOpeningWhatBreaksTheContract(t *testing.T) {
 		t.Fatal(err)
 	}
 	var broke *ContractError
-	for _, key := range []string{"negative", "pipe", "none"} {
+	for _, key := range []string{"negative", "pipe", "named", "none"} {
 		c := launchConnector(t, "rawconnector")
 		if r, err := c.Open(t.Context(), path, key); !errors.As(err, &broke) {
 			t.Errorf("%s: %v, %v", key, r, err)

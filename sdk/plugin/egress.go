@@ -102,7 +102,7 @@ type egress struct {
 	slots                   chan struct{}
 	refused, sent, received atomic.Uint64
 	answering               sync.Mutex
-	// told are the places that the log has named; the reading goroutine's alone.
+	// told are the places that the log has named, under answering.
 	told   map[string]bool
 	cancel context.CancelFunc
 	done   chan struct{}

@@ -138,8 +138,12 @@ func (c *Connector) Open(ctx context.Context, root, key string) (artifact.Reader
 	return file, nil
 }
 
-// readOnly takes f over.
+// readOnly takes f over. What only names a file is refused: to open it would be to
+// read by this process's rights what the plugin itself may not.
 func readOnly(f *os.File) (*os.File, error) {
+	if flags, err := unix.FcntlInt(f.Fd(), unix.F_GETFL, 0); err != nil || flags&unix.O_PATH != 0 {
+		return nil, errors.Join(contractf("the passed descriptor cannot be read"), err, f.Close())
+	}
 	var st unix.Stat_t
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
 		return nil, errors.Join(contractf("the passed descriptor is of no regular file"), err, f.Close())

@@ -14,6 +14,7 @@ import (
 
 	goplugin "github.com/hashicorp/go-plugin"
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 
 	pb "github.com/cavra/cavra/schemas/gen/cavra/plugin/v1"
@@ -318,6 +319,13 @@ func (r rawConnector) Open(ctx context.Context, in *pb.OpenRequest) (*pb.Opened,
 		return &pb.Opened{Handle: 1, Size: 100}, nil
 	case "pipe":
 		name = "/dev/null"
+	case "named":
+		fd, err := syscall.Open(name, unix.O_PATH|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return nil, err
+		}
+		defer syscall.Close(fd)
+		return &pb.Opened{Handle: 6, Size: 6, Descriptor_: true}, r.fds.send(ctx, 6, fd)
 	case "none":
 		var control [0]byte
 		_, _, err := r.fds.conn.WriteMsgUnix([]byte("12345678"), control[:], nil)

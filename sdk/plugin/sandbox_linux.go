@@ -188,9 +188,8 @@ func (c confinement) limit(pid int) error {
 	if slices.Contains(c.without, predicate.LayerRlimits) {
 		return nil
 	}
-	if err := unix.Prlimit(pid, unix.RLIMIT_RTTIME, &unix.Rlimit{Cur: c.mark, Max: c.mark}, nil); err != nil {
-		return fmt.Errorf("mark process: %w", err)
-	}
+	// Where this limit is set already, only a namespace ends what a plugin leaves.
+	_ = unix.Prlimit(pid, unix.RLIMIT_RTTIME, &unix.Rlimit{Cur: c.mark, Max: c.mark}, nil)
 	for resource, most := range limits {
 		if resource == unix.RLIMIT_NOFILE && len(c.reads) > 0 {
 			most = folderFiles

@@ -263,7 +263,10 @@ func (d Dialer) addresses(ctx context.Context, host string, port uint16) ([]neti
 	lookup := d.Lookup
 	if lookup == nil {
 		lookup = func(ctx context.Context, host string) ([]netip.Addr, error) {
-			return net.DefaultResolver.LookupNetIP(ctx, "ip", host+".") // no search in other domains
+			if strings.Contains(host, ".") {
+				host += "." // it is complete: no search in other domains
+			}
+			return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
 		}
 	}
 	found, err := lookup(ctx, host)

@@ -163,6 +163,28 @@ func TestRebinding(t *testing.T) {
 	}
 }
 
+// TestDialAsTheMachineResolves connects to this machine's own name, which only its
+// network's entry allows.
+func TestDialAsTheMachineResolves(t *testing.T) {
+	server, err := net.Listen("tcp", "localhost:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	place := fmt.Sprintf("localhost:%d", server.Addr().(*net.TCPAddr).Port)
+	var refused *RefusedError
+	if c, err := (Dialer{List: parse(t, place)}).Dial(t.Context(), place); !errors.As(err, &refused) {
+		t.Errorf("%v, %v", c, err)
+	}
+	c, err := Dialer{List: parse(t, place, "127.0.0.0/8", "::1/128")}.Dial(t.Context(), place)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestDialEndsInTime(t *testing.T) {
 	d := Dialer{List: parse(t, "a.example:443"), Timeout: 50 * time.Millisecond, Lookup: func(ctx context.Context, _ string) ([]netip.Addr, error) {
 		<-ctx.Done()
