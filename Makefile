@@ -98,9 +98,9 @@ bench-peers: build engine ## Compare detection with picklescan, modelscan, fickl
 .PHONY: zero-trust
 zero-trust: build engine ## Attempts of hostile plugins and what stopped each, canaries looked for in captured traffic, and attacks on identities (needs cc)
 	cd sdk && go test -tags hostile -count=1 -v -run 'TestSandbox|TestEgressOf|TestServeGivesUp|TestHostile|TestNothingGetsAway' ./plugin
-	go test -count=1 -v -run 'TestNobodyTracesTheAgent|TestWithoutUserNamespaces|TestAgentLinksNoParser' ./agent ./testbed/architecture
+	go test -count=1 -v -run 'TestNobodyTracesTheAgent|TestWithoutUserNamespaces|TestAgentLinksNoParser|TestCapacity' ./agent ./testbed/architecture
 	go test -count=1 -v -run 'TestExhaustionIsAFinding' ./agent/internal/inspect/pluginhost
-	go test -count=1 -v -run 'TestNothingOfAnArtifactLeaves|TestIdentityAttacks' ./testbed/scenario
+	CAVRA_ZERO_TRUST=1 go test -count=1 -v -run 'TestNothingOfAnArtifactLeaves|TestHostileSenders|TestIdentityAttacks' ./testbed/scenario
 
 .PHONY: chaos
 chaos: build engine ## Faults in a running fleet: reports signed and present after each, and the time to recover

@@ -116,7 +116,7 @@ func (f *flock) secrets(a *stack.Agent) {
 	}
 }
 
-// digests are those of the files, which at the level full-local do not leave.
+// digests are those of the files, which are small, so that none leaves plainly.
 func (f *flock) digests(root string) {
 	f.t.Helper()
 	err := filepath.WalkDir(root, func(name string, e os.DirEntry, err error) error {
@@ -149,12 +149,17 @@ func (f *flock) kept(w *world, a *stack.Agent) {
 
 var payloads = regexp.MustCompile(`"payload":"([A-Za-z0-9+/=]+)"`)
 
-// signed counts the statements that were sent, by their kinds.
-func signed(t *testing.T, traffic wire.Traffic) map[string]int {
+// signed are the statements that were sent, each once.
+func signed(t *testing.T, traffic wire.Traffic) []predicate.Predicate {
 	t.Helper()
-	out := map[string]int{}
+	var out []predicate.Predicate
+	once := map[string]bool{}
 	for _, s := range traffic.Streams {
 		for _, m := range payloads.FindAllSubmatch(s.Bytes, -1) {
+			if once[string(m[1])] {
+				continue // on its way to the aggregator
+			}
+			once[string(m[1])] = true
 			b, err := base64.StdEncoding.DecodeString(string(m[1]))
 			if err != nil {
 				t.Fatal(err)
@@ -163,54 +168,117 @@ func signed(t *testing.T, traffic wire.Traffic) map[string]int {
 			if err != nil {
 				t.Fatal(err)
 			}
-			out[predicate.Short(p.PredicateType())]++
+			out = append(out, p)
 		}
 	}
 	return out
 }
 
-// TestNothingOfAnArtifactLeaves runs the product in a network namespace where
-// everything on the wire is captured, over a tree that has canaries wherever a
-// string can stand, and looks for them in every coding. At the privacy level
-// names, the names are seen, so the test can see; and nothing else is. At the level
-// full-local not even the digest of a file is seen, and no report.
-func TestNothingOfAnArtifactLeaves(t *testing.T) {
-	if os.Getenv(wire.Namespace) == "" {
-		wire.Rerun(t)
-		return
-	}
-	for _, privacy := range []string{"strict", "names", "full-local"} {
-		t.Run(privacy, func(t *testing.T) { leaves(t, privacy) })
-	}
+// tapped is a world in a namespace of its own, in which everything on the wire is
+// captured, and in which agents, broker and aggregator talk over TLS. The broker
+// writes down the secrets of its connections, so that what was captured can be
+// read; the agent is the one that is shipped.
+type tapped struct {
+	*world
+	capture *wire.Capture
+	keyLog  string
 }
 
-func leaves(t *testing.T, privacy string) {
+func tap(t *testing.T, p stack.Programs) *tapped {
+	t.Helper()
 	capture, err := wire.Start()
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := embedded(t, folder(t), programs(t))
-	f := &flock{t: t}
-	f.tree(w.tree)
-	a := w.enrol("agent", "--privacy", privacy, "--keyed-below", "4096")
-	f.secrets(a)
-	w.must(a.RunOnce(w.within(2*time.Minute), "AWS_SECRET_ACCESS_KEY="+f.word("environment"), "HF_TOKEN="+f.word("environment, token")))
+	dir := folder(t)
+	port, err := stack.FreePort()
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := filepath.Join(dir, "aggregator.yaml")
+	text := fmt.Sprintf("listen: 127.0.0.1:%d\nembedded: {dir: %s, kafka_port: 0, tls: true}\n", port, filepath.Join(dir, "data"))
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	keyLog := filepath.Join(dir, "keylog")
+	w := unwatched(t, dir, p, stack.AggregatorConfig{
+		Programs: p, Dir: filepath.Join(dir, "data"), Config: config, Env: []string{"CAVRA_TLS_KEYLOG=" + keyLog},
+	})
+	return &tapped{w, capture, keyLog}
+}
+
+// sent runs an agent once, waits until the aggregator has everything, and returns
+// what was captured, decrypted.
+func (w *tapped) sent(a *stack.Agent, env ...string) wire.Traffic {
+	w.t.Helper()
+	w.must(a.RunOnce(w.within(3*time.Minute), env...))
 	head, err := a.Status(w.ctx)
 	w.must(err)
 	id, err := a.Identity()
 	w.must(err)
 	w.must(w.aggregator.AwaitHead(w.within(time.Minute), id.Agent, head))
-	traffic, err := capture.Stop()
+	sealed, err := w.capture.Stop()
 	w.must(err)
 	broker, err := netip.ParseAddrPort(w.aggregator.Kafka())
 	w.must(err)
-	if sent := traffic.To(broker.Port()); len(sent) == 0 || !slices.ContainsFunc(sent, func(s wire.Stream) bool { return bytes.Contains(s.Bytes, []byte(`"payloadType"`)) }) {
-		t.Fatalf("no envelope was seen on its way to the broker: %s", traffic)
+	for _, s := range sealed.To(broker.Port()) {
+		if bytes.Contains(s.Bytes, []byte(`"payloadType"`)) {
+			w.t.Fatal("an envelope was sent to the broker in the clear")
+		}
 	}
-	kinds := signed(t, traffic)
+	log, err := os.ReadFile(w.keyLog)
+	w.must(err)
+	secrets, err := wire.ParseKeyLog(log)
+	w.must(err)
+	traffic, n, err := wire.Decrypt(sealed, secrets)
+	w.must(err)
+	to := traffic.To(broker.Port())
+	if !slices.ContainsFunc(to, func(s wire.Stream) bool { return bytes.Contains(s.Bytes, []byte(`"payloadType"`)) }) {
+		w.t.Fatalf("no envelope was seen on its way to the broker: %s", traffic)
+	}
+	w.t.Logf("%s; %d of them TLS 1.3, decrypted", traffic, n)
+	return traffic
+}
+
+// logged builds the aggregator that writes down the secrets of its connections.
+func logged(t *testing.T) stack.Programs {
+	t.Helper()
+	return tagged(t, folder(t), "keylog", "./aggregator/cmd/cavra-aggregator")
+}
+
+// TestNothingOfAnArtifactLeaves runs the product in a network namespace where
+// everything on the wire is captured and decrypted, over a tree that has canaries
+// wherever a string can stand, and looks for them in every coding. At the privacy
+// level names, the names are seen, so the test can see; and nothing else is. At
+// the level full-local not even the digest of a file is seen, and no report.
+func TestNothingOfAnArtifactLeaves(t *testing.T) {
+	if os.Getenv(wire.Namespace) == "" {
+		wire.Rerun(t)
+		return
+	}
+	p := logged(t)
+	for _, privacy := range []string{"strict", "names", "full-local"} {
+		t.Run(privacy, func(t *testing.T) { leaves(t, p, privacy) })
+	}
+}
+
+func leaves(t *testing.T, p stack.Programs, privacy string) {
+	w := tap(t, p)
+	f := &flock{t: t}
+	f.tree(w.tree)
+	a := w.enrol("agent", "--privacy", privacy, "--keyed-below", "4096")
+	f.secrets(a)
+	traffic := w.sent(a, "AWS_SECRET_ACCESS_KEY="+f.word("environment"), "HF_TOKEN="+f.word("environment, token"))
+	id, err := a.Identity()
+	w.must(err)
+	kinds := map[string]int{}
+	for _, s := range signed(t, traffic) {
+		kinds[predicate.Short(s.PredicateType())]++
+	}
+	// Hidden by a key, at all levels.
+	f.digests(w.tree)
 	if privacy == "full-local" {
-		f.digests(w.tree)
-		f.kept(w, a)
+		f.kept(w.world, a)
 		if len(kinds) != 2 || kinds["epoch"] == 0 || kinds["heartbeat"] == 0 {
 			t.Errorf("statements that left: %v, want signs of life alone", kinds)
 		}
@@ -220,7 +288,7 @@ func leaves(t *testing.T, privacy string) {
 	if state, err := w.aggregator.Agent(w.ctx, id.Agent); err != nil || state.Privacy != privacy {
 		t.Errorf("the aggregator shows an agent of privacy %q, %v", state.Privacy, err)
 	}
-	t.Logf("%d canaries; %s; statements %v", len(f.all), traffic, kinds)
+	t.Logf("%d canaries; statements %v", len(f.all), kinds)
 	seen := map[string]bool{}
 	for _, s := range wire.Sight(traffic, f.all) {
 		if privacy == "names" && strings.HasPrefix(s.Canary.Where, "name: ") {
@@ -235,5 +303,26 @@ func leaves(t *testing.T, privacy string) {
 				t.Errorf("%s is sent in the clear at this level, and was not seen", name)
 			}
 		}
+	}
+	if privacy == "strict" {
+		w.resolves(a)
+	}
+}
+
+var keyedHash = regexp.MustCompile(`hmac-sha256:[0-9a-f]{64}`)
+
+// resolves turns back every keyed hash that the agent has sent.
+func (w *tapped) resolves(a *stack.Agent) {
+	w.t.Helper()
+	out, err := stack.Command(w.ctx, nil, w.programs.Cavra(), "agent", "sent", "--dir", a.Dir(), "--format", "json")
+	w.must(err)
+	args := []string{"resolve", "--dir", a.Dir()}
+	for _, m := range keyedHash.FindAll(out.Stdout, -1) {
+		args = append(args, string(m))
+	}
+	out, err = stack.Command(w.ctx, nil, w.programs.Cavra(), args...)
+	w.must(err)
+	if out.Code != 0 || len(args) < 20 || !bytes.Contains(out.Stdout, []byte("system.pkl")) {
+		w.t.Errorf("cavra resolve of %d hashes: exit code %d:\n%s%s", len(args)-3, out.Code, out.Stdout, out.Stderr)
 	}
 }

@@ -37,9 +37,15 @@ func programs(t *testing.T) stack.Programs {
 // the plugins and the engine beside them.
 func armed(t *testing.T, dir string) stack.Programs {
 	t.Helper()
+	return tagged(t, dir, "faultpoint", "./agent/cmd/cavra", "./aggregator/cmd/cavra-aggregator")
+}
+
+// tagged builds programs with a tag, and puts the others beside them.
+func tagged(t *testing.T, dir, tag string, packages ...string) stack.Programs {
+	t.Helper()
 	built := programs(t)
 	bin := filepath.Join(dir, "armed")
-	build := exec.Command("go", "build", "-tags", "faultpoint", "-o", bin+"/", "./agent/cmd/cavra", "./aggregator/cmd/cavra-aggregator")
+	build := exec.Command("go", append([]string{"build", "-tags", tag, "-o", bin + "/"}, packages...)...)
 	build.Dir = filepath.Dir(string(built))
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if err := os.MkdirAll(bin, 0o755); err != nil {
@@ -48,12 +54,12 @@ func armed(t *testing.T, dir string) stack.Programs {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build the armed programs: %v\n%s", err, out)
 	}
-	for _, name := range []string{"cavra-connector-fs", "cavra-formats", "libchdb.so"} {
+	for _, name := range []string{"cavra", "cavra-connector-fs", "cavra-formats", "libchdb.so"} {
 		target, err := filepath.EvalSymlinks(filepath.Join(string(built), name))
 		if err == nil {
 			err = os.Symlink(target, filepath.Join(bin, name))
 		}
-		if err != nil {
+		if err != nil && !errors.Is(err, os.ErrExist) {
 			t.Fatal(err)
 		}
 	}
@@ -99,6 +105,26 @@ type world struct {
 // newWorld starts an aggregator, and a tail of its topic.
 func newWorld(t *testing.T, dir string, p stack.Programs, cfg stack.AggregatorConfig, login func() (ledger.Login, error)) *world {
 	t.Helper()
+	w := unwatched(t, dir, p, cfg)
+	if login == nil {
+		login = w.embeddedLogin
+	}
+	w.tail = ledger.NewTail(topic.Partitions, login)
+	tailing, cancel := context.WithCancel(w.ctx)
+	group, ctx := errgroup.WithContext(tailing)
+	group.Go(func() error { return w.tail.Run(ctx) })
+	t.Cleanup(func() {
+		cancel()
+		if err := group.Wait(); err != nil {
+			t.Errorf("tail of the topic: %v", err)
+		}
+	})
+	return w
+}
+
+// unwatched starts an aggregator without a tail of its topic.
+func unwatched(t *testing.T, dir string, p stack.Programs, cfg stack.AggregatorConfig) *world {
+	t.Helper()
 	w := &world{t: t, dir: dir, programs: p, tree: filepath.Join(dir, "models")}
 	var cancel context.CancelFunc
 	w.ctx, cancel = context.WithCancel(t.Context())
@@ -115,18 +141,6 @@ func newWorld(t *testing.T, dir string, p stack.Programs, cfg stack.AggregatorCo
 	}
 	t.Cleanup(w.aggregator.Close)
 	w.must(w.aggregator.Start(w.ctx))
-	if login == nil {
-		login = w.embeddedLogin
-	}
-	w.tail = ledger.NewTail(topic.Partitions, login)
-	group, ctx := errgroup.WithContext(w.ctx)
-	group.Go(func() error { return w.tail.Run(ctx) })
-	t.Cleanup(func() {
-		cancel()
-		if err := group.Wait(); err != nil {
-			t.Errorf("tail of the topic: %v", err)
-		}
-	})
 	return w
 }
 

@@ -309,7 +309,7 @@ func (a *Authority) ServerTLS() *tls.Config {
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return a.ServerCertificate() },
 		NextProtos:     []string{"h2", "http/1.1"},
 		// A connection is verified anew, each time.
-		SessionTicketsDisabled: true,
+		SessionTicketsDisabled: true, KeyLogWriter: keyLog(),
 	}
 }
 
@@ -319,6 +319,7 @@ func (a *Authority) BrokerTLS() *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13, Time: a.cfg.Now,
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return a.ServerCertificate() },
+		KeyLogWriter:   keyLog(),
 	}
 }
 
