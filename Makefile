@@ -44,7 +44,7 @@ KAFKA_TESTS := go test -tags kafka -count=1 -run Kafka
 
 .PHONY: test-kafka
 test-kafka: build engine ## The Kafka tests and the crash scenario over Apache Kafka, with kills of the broker and a rebalance (needs Java and Maven)
-	$(KAFKA_TESTS) -timeout 15m ./testbed/kafka ./testbed/scenario ./aggregator/internal/ingest/kafka
+	CAVRA_CHAOS=1 $(KAFKA_TESTS) -timeout 15m ./testbed/kafka ./testbed/scenario ./aggregator/internal/ingest/kafka
 
 # Needs more: PostgreSQL.
 .PHONY: test-postgres
@@ -107,9 +107,9 @@ chaos: build engine ## Faults in a running fleet: reports signed and present aft
 	cd testbed && CAVRA_CHAOS=1 go test -count=1 -timeout 10m -v -run 'TestChaos$$' ./scenario
 
 .PHONY: chaos-long
-chaos-long: build engine ## The same with longer faults, five times over, and over Apache Kafka (needs Java and Maven; takes half an hour)
+chaos-long: build engine ## The same with faults of half a minute, twice over, and over Apache Kafka (needs Java and Maven; takes three quarters of an hour)
 	cd testbed && CAVRA_SCENARIO_LONG=1 go test -count=1 -timeout 60m -v -run 'TestChaos$$' ./scenario
-	CAVRA_SCENARIO_LONG=1 go test -tags kafka -count=1 -timeout 60m -v -run 'TestChaosOverKafka' ./testbed/scenario
+	CAVRA_SCENARIO_LONG=1 testbed/postgres/run.sh go test -tags kafka -count=1 -timeout 60m -v -run 'TestChaosOverKafka' ./testbed/scenario
 
 .PHONY: fleet
 fleet: build engine ## 10,000 simulated agents against one aggregator: rates, latencies, memory and processors (takes some fifteen minutes)

@@ -1,13 +1,16 @@
 // Package fault causes what can happen to a running installation: disks that are
 // full, and networks that carry one direction only. It works in namespaces of the
-// test's own (see wire.Isolated), and does nothing outside of them.
+// test's own (see wire.Rerun and Rerun), and does nothing outside of them.
 package fault
 
 import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"syscall"
+	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -18,12 +21,33 @@ import (
 // errOutside protects the machine's own disks and network.
 var errOutside = errors.New("not in a namespace of its own")
 
+// Mounts is the environment variable that says that this process is in a mount
+// namespace that Rerun has made.
+const Mounts = "CAVRA_FAULT_MOUNTS"
+
+// Rerun runs the calling test again in a mount namespace of its own, on the
+// machine's network. It skips where the machine lets nobody make one.
+func Rerun(t *testing.T) {
+	t.Helper()
+	cmd := exec.Command("/proc/self/exe", "-test.run=^"+t.Name()+"$", "-test.v", "-test.timeout=60m")
+	cmd.Env = append(os.Environ(), Mounts+"=1")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
+	cmd.Stdout, cmd.Stderr = t.Output(), t.Output()
+	err := cmd.Run()
+	if errors.Is(err, syscall.EPERM) {
+		t.Skipf("no mount namespace can be made here (run as root): %v", err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 // Disk is a small one.
 type Disk struct{ at string }
 
 // Mount puts a disk of so many bytes at a folder, which it makes.
 func Mount(at string, size int64) (*Disk, error) {
-	if os.Getenv(wire.Namespace) == "" {
+	if os.Getenv(wire.Namespace) == "" && os.Getenv(Mounts) == "" {
 		return nil, errOutside
 	}
 	err := os.MkdirAll(at, 0o700)

@@ -34,9 +34,14 @@ var chaosFaults = []fault{
 	}},
 	{"database engine killed", func(w *world, away time.Duration) {
 		for range 3 {
-			killEngine(w)
+			signalEngine(w, unix.SIGKILL)
 			w.pause(away / 3)
 		}
+	}},
+	{"database engine hangs", func(w *world, away time.Duration) {
+		signalEngine(w, unix.SIGSTOP)
+		w.pause(away)
+		signalEngine(w, unix.SIGCONT)
 	}},
 	{"broker, ingest and database killed together", func(w *world, away time.Duration) {
 		w.aggregator.Kill()
@@ -61,20 +66,20 @@ var networkCut = fault{"network cut between all", func(w *world, away time.Durat
 	w.must(wire.Mend())
 }}
 
-// killEngine kills the process of the database.
-func killEngine(w *world) {
+// signalEngine sends the database's process a signal.
+func signalEngine(w *world, s unix.Signal) {
 	w.t.Helper()
 	for _, pid := range children(w.t, w.aggregator.Pid()) {
 		line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
 		if err != nil || !strings.Contains(string(line), "clickhouse") {
 			continue
 		}
-		if err := unix.Kill(pid, unix.SIGKILL); err != nil {
+		if err := unix.Kill(pid, s); err != nil {
 			w.t.Fatal(err)
 		}
 		return
 	}
-	// It may be between two lives; then there is nothing to kill.
+	// It may be between two lives; then there is nobody to be told.
 }
 
 // deliverAgain publishes all that the agent has sent once more, the latest first.
@@ -144,7 +149,7 @@ func inChaos(t *testing.T, start func() *world) *world {
 // unless the long run is asked for.
 func chaosTimes() (rounds int, away time.Duration) {
 	if os.Getenv("CAVRA_SCENARIO_LONG") != "" {
-		return 5, 30 * time.Second
+		return 2, 30 * time.Second
 	}
 	return 1, 2 * time.Second
 }

@@ -84,7 +84,7 @@ func (f *failing) faults() []fault {
 		{"agent's disk fails every call, then is back", func(w *world, away time.Duration) { w.ail(unix.EIO, "fails", away) }},
 		{"agent's disk read-only, then writable", func(w *world, away time.Duration) { w.ail(unix.EROFS, "is read-only", away) }},
 		{"aggregator's disk full, then freed", func(w *world, away time.Duration) { w.must(f.aggregatorDisk.Full(away)) }},
-		{"aggregator stopped in the middle of a plan", func(w *world, away time.Duration) { w.stopInPlan(away) }},
+		{"aggregator stopped in the middle of a plan", func(w *world, away time.Duration) { w.stopInPlan(func() { w.pause(away) }) }},
 		{"agent's clock a day ahead, a day behind, right", func(w *world, _ time.Duration) {
 			running(w, w.agent) // a clock that is set before it starts is none that was set
 			w.pause(2 * time.Second)
@@ -158,8 +158,9 @@ func (w *world) said(words string) {
 	}))
 }
 
-// stopInPlan stops the aggregator between its insert and its commit.
-func (w *world) stopInPlan(away time.Duration) {
+// stopInPlan stops the aggregator between its insert and its commit, and lets it go
+// on after what happens meanwhile.
+func (w *world) stopInPlan(meanwhile func()) {
 	w.t.Helper()
 	w.must(w.aggregator.Stop())
 	w.must(w.aggregator.Start(w.ctx, "CAVRA_FAULTPOINT=inserted:1:stop"))
@@ -168,7 +169,7 @@ func (w *world) stopInPlan(away time.Duration) {
 		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", w.aggregator.Pid()))
 		return strings.Contains(string(b), ") T "), "it runs", err
 	}))
-	w.pause(away)
+	meanwhile()
 	w.must(unix.Kill(w.aggregator.Pid(), unix.SIGCONT))
 }
 

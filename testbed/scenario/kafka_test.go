@@ -17,6 +17,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	faults "github.com/cavra/cavra/testbed/fault"
 	"github.com/cavra/cavra/testbed/kafka"
 	"github.com/cavra/cavra/testbed/ledger"
 	"github.com/cavra/cavra/testbed/stack"
@@ -155,12 +156,27 @@ func TestRebalanceOverKafka(t *testing.T) {
 	w.judge(w.agent)
 }
 
-// TestChaosOverKafka lets the broker be away, and two aggregators be replaced one
-// after the other, and counts what is there after each.
+// TestChaosOverKafka lets the broker be away and its disk be full, and aggregators
+// that share the work be stopped, replaced and restarted one after the other, and
+// counts what is there after each.
 func TestChaosOverKafka(t *testing.T) {
+	chaosAsked(t)
 	t.Parallel()
+	if os.Getenv(faults.Mounts) == "" {
+		faults.Rerun(t)
+		return
+	}
 	dir := folder(t)
-	p := programs(t)
+	disk, err := faults.Mount(filepath.Join(dir, "kafka", "data"), brokerDisk)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := disk.Unmount(); err != nil {
+			t.Error(err)
+		}
+	})
+	p := armed(t, dir)
 	c := startKafka(t, dir)
 	c.postgres(t, dir)
 	w := inChaos(t, func() *world { return c.over(t, dir, p) })
@@ -169,6 +185,11 @@ func TestChaosOverKafka(t *testing.T) {
 		{"broker killed and away", func(w *world, away time.Duration) {
 			w.must(c.broker.Kill())
 			w.pause(away)
+			w.must(c.broker.Restart(w.ctx))
+		}},
+		{"broker's disk full, broker killed and restarted", func(w *world, away time.Duration) {
+			w.must(disk.Full(away))
+			w.must(c.broker.Kill())
 			w.must(c.broker.Restart(w.ctx))
 		}},
 		{"aggregators replaced one after the other", func(w *world, away time.Duration) {
@@ -180,7 +201,47 @@ func TestChaosOverKafka(t *testing.T) {
 			w.must(w.aggregator.Start(w.ctx))
 			w.must(second.Stop())
 		}},
+		{"rolling restart of two aggregators", func(w *world, away time.Duration) {
+			second := c.second(w)
+			defer second.Close()
+			w.must(second.Start(w.ctx))
+			c.shared(w, second, 1)
+			// The engine belongs to the first, which is therefore the last.
+			for _, a := range []*stack.Aggregator{second, w.aggregator} {
+				w.must(a.Stop())
+				w.feed(5)
+				w.must(a.Start(w.ctx))
+				w.pause(away)
+			}
+			w.must(second.Stop())
+		}},
+		{"aggregator stopped in a plan, which another finishes", func(w *world, _ time.Duration) {
+			var second *stack.Aggregator
+			w.stopInPlan(func() {
+				second = c.second(w) // of the engine that runs now
+				w.t.Cleanup(second.Close)
+				w.must(second.Start(w.ctx))
+				c.hasAll(w, second)
+				w.feed(5)
+				w.pause(2 * time.Second)
+			})
+			w.pause(2 * time.Second)
+			w.must(second.Stop())
+		}},
 	}, rounds, away)
+}
+
+// brokerDisk is the size of the disk of Kafka's log.
+const brokerDisk = 512 << 20
+
+// hasAll waits until a program has every partition.
+func (c *cluster) hasAll(w *world, second *stack.Aggregator) {
+	w.t.Helper()
+	w.must(stack.Poll(w.within(2*time.Minute), "all partitions", func(context.Context) (bool, string, error) {
+		b, err := os.ReadFile(second.Log())
+		all := shares.FindAllStringSubmatch(string(b), -1)
+		return len(all) > 0 && all[len(all)-1][1] == "6", fmt.Sprintf("%v", all), err
+	}))
 }
 
 // running starts what does not run.

@@ -10,7 +10,7 @@ import (
 // does. It skips where the machine lets nobody make one.
 func Rerun(t *testing.T) {
 	t.Helper()
-	cmd := Isolated("-test.run=^"+t.Name()+"$", "-test.v", "-test.timeout=10m")
+	cmd := Isolated("-test.run=^"+t.Name()+"$", "-test.v", "-test.timeout=60m")
 	cmd.Stdout, cmd.Stderr = t.Output(), t.Output()
 	err := cmd.Run()
 	if errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.ENOSPC) {

@@ -76,6 +76,20 @@ func (s *Store) OpenPlan(ctx context.Context, topic string, partition int) (open
 	return open, next, nil
 }
 
+// LastPlan returns the plan of a partition that was committed last, nil when there
+// is none.
+func (s *Store) LastPlan(ctx context.Context, topic string, partition int) (*Plan, error) {
+	p, err := queryOne(ctx, s.read, readPlan, `SELECT `+planColumns+` FROM plans
+WHERE topic = $1 AND partition = $2 AND state = 'committed' ORDER BY from_offset DESC LIMIT 1`, topic, partition)
+	if errors.Is(err, ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read last plan of %s/%d: %w", topic, partition, err)
+	}
+	return &p, nil
+}
+
 // RecordPlan makes p the partition's open plan. It is ErrPlanTaken when the
 // partition has an open plan, even the same one, or when p does not begin where
 // the partition stands.

@@ -8,6 +8,10 @@
 // that a plan which runs again meets the chains as they were. The offset that
 // Kafka is told trails all this and decides nothing.
 //
+// A log that was made anew under the same name would have other messages at
+// offsets that were passed: so what was taken in last is read again whenever a
+// partition is taken up, and a log that has something else there stops it.
+//
 // It guarantees that an offset is passed only when its receipt is durable, that a
 // plan has the same rows whoever runs it and however often (but for the entries of
 // the transparency log, of which a second run makes others), that what passes is
@@ -41,6 +45,7 @@ type Reader interface {
 // Plans is the control store's memory of what was decided to take in.
 type Plans interface {
 	OpenPlan(ctx context.Context, topic string, partition int) (open *control.Plan, next int64, err error)
+	LastPlan(ctx context.Context, topic string, partition int) (*control.Plan, error)
 	RecordPlan(ctx context.Context, p *control.Plan) error
 	CommitPlan(ctx context.Context, p *control.Plan, heads []control.ChainUpdate) error
 	GiveUpPlan(ctx context.Context, p *control.Plan, lostBefore int64, sum [sha256.Size]byte, by, reason string) error

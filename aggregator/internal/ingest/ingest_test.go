@@ -215,6 +215,29 @@ func TestALogThatWasRewrittenStopsItsPartition(t *testing.T) {
 	}
 }
 
+// TestALogThatWasMadeAnewStopsItsPartition: a log that has other messages where some
+// were taken in is not gone on with behind them.
+func TestALogThatWasMadeAnewStopsItsPartition(t *testing.T) {
+	w := newWorld(t, enginetest.Library(t), 1)
+	fleet(w, 6, 100)
+	a := w.open()
+	before := &control.Plan{Topic: topic.Statements, From: 0, Next: 10, Count: 10, SHA256: [32]byte{1}, Owner: "before"}
+	ctx := context.Background()
+	if err := a.store.RecordPlan(ctx, before); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.store.CommitPlan(ctx, before, nil); err != nil {
+		t.Fatal(err)
+	}
+	state := w.runUntil(a, func(h []Health) bool { return len(h) == 1 && h[0].State == Stopped })
+	if e := state[0].LastError; !strings.Contains(e, "not the log that was taken in before") || !strings.Contains(e, "other messages than there were") {
+		t.Errorf("health: %+v", state[0])
+	}
+	if n := len(w.lines(a, "SELECT digest FROM receipts FINAL")); n != 0 {
+		t.Errorf("%d receipts of a log of which the beginning is passed over", n)
+	}
+}
+
 // TestAPlanThatCannotBeReadIsGivenUp by name, and the partition goes on behind
 // it: the range has a receipt, and the decision a record.
 func TestAPlanThatCannotBeReadIsGivenUp(t *testing.T) {

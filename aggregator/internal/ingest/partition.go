@@ -35,6 +35,8 @@ type worker struct {
 	id     int
 	reader Reader
 	log    *slog.Logger
+	// recognised says that the log is the one that was taken in before.
+	recognised bool
 }
 
 // failure is an error with what it means for the partition.
@@ -118,6 +120,9 @@ func (w *worker) stop(ctx context.Context, err error) bool {
 
 // once finishes the open plan, or makes one of what the log has and finishes it.
 func (w *worker) once(ctx context.Context) error {
+	if err := w.recognise(ctx); err != nil {
+		return err
+	}
 	open, next, err := w.openPlan(ctx)
 	if err != nil {
 		return err
@@ -139,6 +144,37 @@ func (w *worker) once(ctx context.Context) error {
 	}
 	faultpoint.Hit("plan-recorded")
 	return w.take(ctx, p, r)
+}
+
+// recognise compares what was taken in last with what the log has there.
+func (w *worker) recognise(ctx context.Context) error {
+	if w.recognised {
+		return nil
+	}
+	stepCtx, cancel := context.WithTimeout(ctx, w.cfg.StepTimeout)
+	last, err := w.cfg.Plans.LastPlan(stepCtx, w.cfg.Topic, w.id)
+	cancel()
+	if err != nil {
+		return w.controlled(err)
+	}
+	if last == nil || last.Count == 0 {
+		w.recognised = true
+		return nil
+	}
+	r, err := w.reader.ReadExactly(ctx, last.From, last.Next)
+	if err == nil {
+		err = matches(last, &r)
+	}
+	var gone *kafka.OutOfRangeError
+	var other *MismatchError
+	switch {
+	case err == nil, errors.As(err, &gone) && gone.LogStart > last.From:
+		w.recognised = true
+		return nil
+	case errors.As(err, &gone), errors.As(err, &other):
+		return &failure{fmt.Errorf("this is not the log that was taken in before: what is in it would be passed over: %w (if the topic was made anew, take it in under another name; if it was restored from a backup, restore the control store from the same)", err), false}
+	}
+	return w.readFailed(err)
 }
 
 func (w *worker) openPlan(ctx context.Context) (*control.Plan, int64, error) {
