@@ -275,16 +275,21 @@ func (a *Agent) programs() []predicate.Scanner {
 	return out
 }
 
-// layers are those that are in force around every scanner.
+// layers are those that are in force around every plugin.
 func (a *Agent) layers() []predicate.Layer {
-	var out []predicate.Layer
-	for i, p := range a.pools {
-		if i == 0 {
-			out = slices.Clone(p.Layers())
-			continue
-		}
-		out = slices.DeleteFunc(out, func(l predicate.Layer) bool { return !slices.Contains(p.Layers(), l) })
+	var each [][]predicate.Layer
+	for _, p := range a.pools {
+		each = append(each, p.Layers())
 	}
+	for _, c := range a.connector {
+		each = append(each, c.Layers())
+	}
+	if len(each) == 0 {
+		return nil
+	}
+	out := slices.DeleteFunc(slices.Clone(each[0]), func(l predicate.Layer) bool {
+		return slices.ContainsFunc(each, func(of []predicate.Layer) bool { return !slices.Contains(of, l) })
+	})
 	return slices.Compact(slices.Sorted(slices.Values(out)))
 }
 

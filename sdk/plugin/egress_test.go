@@ -71,6 +71,14 @@ func (r *remote) obey(ctx context.Context, root string) (string, error) {
 		}
 		defer c.Close()
 		return echo(c, "hello")
+	case "drain":
+		c, err := r.access.DialContext(ctx, "tcp", of)
+		if err != nil {
+			return "", err
+		}
+		defer c.Close()
+		n, err := io.Copy(io.Discard, c)
+		return strconv.FormatInt(n, 10), err
 	case "hold":
 		c, err := r.access.DialContext(ctx, "tcp", of)
 		if err != nil {
@@ -190,7 +198,7 @@ func (r *remote) misuse(how string) error {
 // remoteHost is a host with a connector that reaches what entries say.
 type remoteHost struct {
 	*Connector
-	t   *testing.T
+	t   testing.TB
 	log *lockedBuffer
 }
 
@@ -211,7 +219,7 @@ func (l *lockedBuffer) String() string {
 	return l.b.String()
 }
 
-func newRemote(t *testing.T, e Egress, entries ...string) remoteHost {
+func newRemote(t testing.TB, e Egress, entries ...string) remoteHost {
 	t.Helper()
 	var err error
 	if e.Allow, err = reach.Parse(entries); err != nil {
@@ -381,6 +389,38 @@ func TestEgressEndsWhatIsSilent(t *testing.T) {
 	}
 	if sent, received := h.process.egress.sent.Load(), h.process.egress.received.Load(); sent != 5 || received != 5 {
 		t.Errorf("%d bytes sent and %d received were counted", sent, received)
+	}
+}
+
+// BenchmarkEgress fetches by way of the host, as fast as it goes.
+func BenchmarkEgress(b *testing.B) {
+	const size = 256 << 20
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	var serving sync.WaitGroup
+	serving.Go(func() {
+		block := make([]byte, 1<<20)
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			for n := 0; n < size && err == nil; n += len(block) {
+				_, err = c.Write(block)
+			}
+			_ = c.Close()
+		}
+	})
+	defer serving.Wait()
+	defer l.Close()
+	h := newRemote(b, Egress{}, l.Addr().String())
+	b.SetBytes(size)
+	for b.Loop() {
+		if err := h.does("drain " + l.Addr().String()); err == nil || !strings.Contains(err.Error(), strconv.Itoa(size)) {
+			b.Fatal(err)
+		}
 	}
 }
 

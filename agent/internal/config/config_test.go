@@ -76,6 +76,21 @@ func TestLoadRefuses(t *testing.T) {
 	}
 }
 
+// TestTheDocumentedScopeLoads takes the scope of a remote registry from the page that
+// describes it.
+func TestTheDocumentedScopeLoads(t *testing.T) {
+	page, err := os.ReadFile("../../../docs/zero-trust.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, block, _ := strings.Cut(string(page), "```yaml\nscopes:")
+	text, _, _ := strings.Cut("scopes:"+block, "```")
+	c, err := load(t, text)
+	if err != nil || !c.Scopes[0].Remote() || c.Scopes[0].Authority == "" {
+		t.Errorf("%+v, %v", c.Scopes, err)
+	}
+}
+
 func TestTheExampleLoads(t *testing.T) {
 	text, err := os.ReadFile("../../../deploy/examples/agent.yaml")
 	if err != nil {
