@@ -372,7 +372,7 @@ func secret(n int) (string, error) {
 
 // OpenControl opens the control store of a configuration.
 func OpenControl(ctx context.Context, set config.Config) (*control.Store, error) {
-	c := control.Config{Path: set.Control.SQLite, Overlap: set.Keys.Overlap(), Now: clock.Now}
+	c := control.Config{Path: set.Control.SQLite, Overlap: set.Keys.Overlap(), Retention: time.Duration(set.RetentionDays) * 24 * time.Hour, Now: clock.Now}
 	if set.EmbeddedControl() {
 		c.Path = filepath.Join(set.Embedded.Dir, "control.db")
 	}

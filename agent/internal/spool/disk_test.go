@@ -126,10 +126,10 @@ var ailments = []ailment{
 // itself, then ends it, with the power too: what Append returned for is there, no
 // sequence number is public twice, and since the disk came back, nothing is lost.
 func TestTheDiskFails(t *testing.T) {
-	dir := t.TempDir()
 	rnd := rand.New(rand.NewPCG(3, 3))
-	run := 1
+	run, opened, statements := 1, 0, 0
 	for range long(t, 1, 20) {
+		dir := t.TempDir()
 		for _, a := range ailments {
 			ends := []string{"", "power cut", "power cut, broker away"}
 			if a.op != diskfault.Sync && long(t, 0, 1) == 0 {
@@ -176,8 +176,10 @@ func TestTheDiskFails(t *testing.T) {
 				}
 			}
 		}
+		opened += len(lines(t, filepath.Join(dir, "troubles")))
+		statements += judge(t, dir)
 	}
-	t.Logf("%d runs, %d times the spool was opened again, %d statements", run-1, len(lines(t, filepath.Join(dir, "troubles"))), judge(t, dir))
+	t.Logf("%d runs, %d times the spool was opened again, %d statements", run-1, opened, statements)
 }
 
 // TestKilledInsideAWrite kills the process in the middle of a write, of which a

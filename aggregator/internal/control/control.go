@@ -38,6 +38,10 @@ type Config struct {
 	// Overlap is for how long what a retired key signed is still taken in:
 	// MinOverlap, which 0 stands for, or more.
 	Overlap time.Duration
+	// Retention is for how long what is planned is kept; 0 for ever. A clock that
+	// is behind by so much that rows of its time would be dropped soon is waited
+	// for: see RecordPlan.
+	Retention time.Duration
 	// Now is the clock; nil is time.Now.
 	Now func() time.Time
 }
@@ -77,7 +81,9 @@ type Store struct {
 	overlap      time.Duration
 	// queue is who writes, where one can at a time: a pool of connections hands
 	// its own out in no order, so that under load some would never get it.
-	queue chan struct{}
+	queue     chan struct{}
+	retention time.Duration
+	clockWait clockWait
 }
 
 // Open connects, brings the schema up to date, and returns the store. A schema
@@ -86,7 +92,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	s := &Store{now: cfg.Now, overlap: max(cfg.Overlap, MinOverlap)}
+	s := &Store{now: cfg.Now, retention: cfg.Retention, overlap: max(cfg.Overlap, MinOverlap)}
 	if s.now == nil {
 		s.now = time.Now
 	}

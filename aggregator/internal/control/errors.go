@@ -33,6 +33,9 @@ var (
 	// ErrPlanTaken: another aggregator recorded a plan for the partition, or
 	// moved it on. Ask OpenPlan again.
 	ErrPlanTaken = errors.New("partition has another plan")
+	// ErrClockBehind: the clock is behind that of the last plan by so much that what
+	// is taken in now would be dropped as old once the clock is right.
+	ErrClockBehind = errors.New("this machine's clock is far behind that of the last plan: set it, and what waits is taken in then")
 	// ErrPlanLost: the plan is not the partition's open one, nor committed
 	// lately. What was done for it must not count.
 	ErrPlanLost = errors.New("plan is not the open one")
@@ -58,7 +61,7 @@ func Retryable(err error) bool {
 	if err == nil || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return false
 	}
-	if conflict(err) || errors.Is(err, driver.ErrBadConn) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
+	if conflict(err) || errors.Is(err, ErrClockBehind) || errors.Is(err, driver.ErrBadConn) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
 		return true
 	}
 	var pg *pgconn.PgError
@@ -74,7 +77,7 @@ func Retryable(err error) bool {
 	var lite *sqlite.Error
 	if errors.As(err, &lite) {
 		switch lite.Code() & 0xff {
-		case sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM:
+		case sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN:
 			return true
 		}
 		return false

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 )
 
@@ -92,7 +93,9 @@ WHERE topic = $1 AND partition = $2 AND state = 'committed' ORDER BY from_offset
 
 // RecordPlan makes p the partition's open plan. It is ErrPlanTaken when the
 // partition has an open plan, even the same one, or when p does not begin where
-// the partition stands.
+// the partition stands. It is ErrClockBehind, for an hour, while the clock is
+// behind the last plan by half of the retention or more: a machine that starts
+// without its time would otherwise date rows so that they are dropped at once.
 func (s *Store) RecordPlan(ctx context.Context, p *Plan) error {
 	if p.From < 0 || p.Next <= p.From || p.Count < 0 {
 		return fmt.Errorf("record plan of %s/%d: [%d, %d) with %d messages is not a range", p.Topic, p.Partition, p.From, p.Next, p.Count)
@@ -112,6 +115,9 @@ ON CONFLICT (topic, partition) DO NOTHING`, p.Topic, p.Partition); err != nil {
 			return err
 		}
 		now := s.millis()
+		if err := s.believeClock(ctx, tx, now); err != nil {
+			return err
+		}
 		if err := inEffect(ctx, tx, now); err != nil {
 			return err
 		}
@@ -125,6 +131,39 @@ VALUES ($1, $2, $3, $4, $5, $6, 'open', $7, $8) ON CONFLICT DO NOTHING`,
 	})
 	if err != nil {
 		return fmt.Errorf("record plan of %s/%d from %d: %w", p.Topic, p.Partition, p.From, err)
+	}
+	return nil
+}
+
+// clockPatience is how long a clock is waited for that is far behind; then it is
+// believed, and the last plan's was wrong.
+const clockPatience = time.Hour
+
+// clockWait is since when this process waits for its clock.
+type clockWait struct {
+	mu    sync.Mutex
+	since time.Time
+}
+
+// believeClock compares the clock with the last plan's.
+func (s *Store) believeClock(ctx context.Context, tx *sql.Tx, now int64) error {
+	if s.retention == 0 {
+		return nil
+	}
+	last, err := queryOne(ctx, tx, func(scan scanner, n *int64) error { return scan(n) }, `SELECT COALESCE(MAX(created_at), 0) FROM plans`)
+	if err != nil {
+		return err
+	}
+	s.clockWait.mu.Lock()
+	defer s.clockWait.mu.Unlock()
+	switch {
+	case now+(s.retention/2).Milliseconds() > last:
+		s.clockWait.since = time.Time{}
+	case s.clockWait.since.IsZero():
+		s.clockWait.since = time.Now()
+		return ErrClockBehind
+	case time.Since(s.clockWait.since) < clockPatience:
+		return ErrClockBehind
 	}
 	return nil
 }

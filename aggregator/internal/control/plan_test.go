@@ -194,3 +194,34 @@ func TestARevocationIsInEffectWhateverTheClock(t *testing.T) {
 		}
 	})
 }
+
+// TestAClockThatIsFarBehindIsWaitedFor: rows of a machine that has lost its time
+// would be dropped as old once it has it again.
+func TestAClockThatIsFarBehindIsWaitedFor(t *testing.T) {
+	onEach(t, func(t *testing.T, s *Store, c *clock) {
+		ctx := t.Context()
+		s.retention = 400 * 24 * time.Hour
+		first := plan("a", 0, 10)
+		must(t, s.RecordPlan(ctx, first))
+		must(t, s.CommitPlan(ctx, first, nil))
+		c.move(-199 * 24 * time.Hour)
+		second := plan("a", 10, 20)
+		must(t, s.RecordPlan(ctx, second))
+		must(t, s.CommitPlan(ctx, second, nil))
+		c.move(-2 * 24 * time.Hour)
+		third := plan("a", 20, 30)
+		for range 2 {
+			if err := s.RecordPlan(ctx, third); !errors.Is(err, ErrClockBehind) || !Retryable(err) {
+				t.Fatalf("201 days behind, of 400 that are kept: %v", err)
+			}
+		}
+		s.clockWait.since = time.Now().Add(-clockPatience)
+		must(t, s.RecordPlan(ctx, third))
+		must(t, s.CommitPlan(ctx, third, nil))
+		c.move(201 * 24 * time.Hour)
+		must(t, s.RecordPlan(ctx, plan("a", 30, 40)))
+		if !s.clockWait.since.IsZero() {
+			t.Error("it still waits for a clock that is right")
+		}
+	})
+}
