@@ -306,7 +306,49 @@ func leaves(t *testing.T, p stack.Programs, privacy string) {
 	}
 	if privacy == "strict" {
 		w.resolves(a)
+		w.stands()
 	}
+}
+
+// stands follows an artifact that is named by a keyed digest through the
+// aggregator: its page, its exposure, and its evidence, verified.
+func (w *tapped) stands() {
+	w.t.Helper()
+	artifacts, err := w.aggregator.Artifacts(w.ctx)
+	w.must(err)
+	exposures, err := w.aggregator.Exposures(w.ctx, "open")
+	w.must(err)
+	for _, a := range artifacts {
+		if !a.Digest.Keyed() {
+			w.t.Errorf("%s, of a tree of small files, is named plainly", a.Digest)
+		}
+		if a.Verdict != string(predicate.Fail) || a.Kind != string(predicate.File) {
+			continue
+		}
+		if a.References == 0 || !slices.ContainsFunc(exposures, func(e stack.Exposure) bool { return e.Artifact == a.Digest }) {
+			w.t.Errorf("%s fails, at %d places, and no exposure says so", a.Digest, a.References)
+		}
+		var detail struct {
+			Found []struct {
+				Rule string `json:"rule"`
+			} `json:"found"`
+		}
+		w.must(w.aggregator.Get(w.ctx, "/v1/artifacts/"+string(a.Digest), nil, &detail))
+		if len(detail.Found) == 0 {
+			w.t.Errorf("%s fails without a finding", a.Digest)
+		}
+		file := filepath.Join(w.dir, "evidence.json")
+		out, err := w.aggregator.CLI(w.ctx, "export", "--artifact", string(a.Digest), "--output", file)
+		w.must(err)
+		if out.Code != 0 {
+			w.t.Fatalf("export %s: exit code %d: %s", a.Digest, out.Code, out.Stderr)
+		}
+		if out, err = stack.Command(w.ctx, nil, w.programs.Cavra(), "verify", file, "--trust-embedded-keys-unsafe"); err != nil || out.Code != 0 {
+			w.t.Errorf("verify the evidence of %s: exit code %d, %v: %s", a.Digest, out.Code, err, out.Stderr)
+		}
+		return
+	}
+	w.t.Errorf("no file of %d artifacts fails", len(artifacts))
 }
 
 var keyedHash = regexp.MustCompile(`hmac-sha256:[0-9a-f]{64}`)

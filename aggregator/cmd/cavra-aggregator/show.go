@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/cavra/cavra/aggregator/internal/serve"
+	"github.com/cavra/cavra/schemas/predicate"
 )
 
 // shown is how a command prints: a table for eyes, JSON for machines.
@@ -99,7 +100,7 @@ func postureTables(w io.Writer, p serve.Posture, worst []serve.Artifact) {
 	}
 	t = newTable(w, "Worst artifacts", "score", "verdict", "format", "complete", "findings", "references", "digest")
 	for _, a := range worst {
-		t.AppendRow(table.Row{a.Score, a.Verdict, visible(a.Format), a.Coverage.Complete, a.Findings, a.References, string(a.Digest[:min(19, len(a.Digest))]) + "…"})
+		t.AppendRow(table.Row{a.Score, a.Verdict, visible(a.Format), a.Coverage.Complete, a.Findings, a.References, short(a.Digest)})
 	}
 	t.Render()
 }
@@ -131,4 +132,11 @@ func quarantineCommand() *cobra.Command {
 	c.flags(cmd)
 	s.flags(cmd)
 	return cmd
+}
+
+// short is a digest's algorithm and its first digits.
+func short(d predicate.Digest) string {
+	const shown = 12
+	h := d.Hex()
+	return d.Algorithm() + ":" + h[:min(shown, len(h))] + "…"
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/cavra/cavra/aggregator/internal/serve"
+	"github.com/cavra/cavra/schemas/predicate"
 )
 
 func TestTextIsSeenWhole(t *testing.T) {
@@ -148,6 +149,17 @@ func TestLocalKeepsOurPaths(t *testing.T) {
 	for in, want := range map[string]string{"/artifacts?verdict=fail": "/artifacts?verdict=fail", "//x": "/", "http://x/": "/", "x": "/", "": "/"} {
 		if got := local(in); got != want {
 			t.Errorf("local(%q) = %q, want %q", in, got, want)
+		}
+	}
+}
+
+// TestShortDigest: a keyed digest is not shown as if it were of the bytes.
+func TestShortDigest(t *testing.T) {
+	plain := predicate.DigestOf([]byte("x"))
+	keyed := predicate.KeyedDigest([]byte("k"), plain)
+	for d, want := range map[predicate.Digest]string{plain: plain.Hex()[:12] + "…", keyed: "keyed:" + keyed.Hex()[:12] + "…", "": ""} {
+		if got := short(d); got != want {
+			t.Errorf("%s is shown as %s, want %s", d, got, want)
 		}
 	}
 }
