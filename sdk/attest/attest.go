@@ -23,6 +23,7 @@ const MaxEnvelope = 1_000_000
 
 // Envelope is a DSSE envelope, opened but not yet believed.
 type Envelope struct {
+	kind    string
 	payload []byte
 	keyID   predicate.Digest
 	sig     []byte
@@ -41,12 +42,14 @@ type signatureJSON struct {
 
 // PAE is DSSE's pre-authentication encoding of an in-toto payload: the bytes
 // that are signed.
-func PAE(payload []byte) []byte {
-	b := make([]byte, 0, len(payload)+64)
+func PAE(payload []byte) []byte { return pae(predicate.PayloadType, payload) }
+
+func pae(kind string, payload []byte) []byte {
+	b := make([]byte, 0, len(payload)+len(kind)+64)
 	b = append(b, "DSSEv1 "...)
-	b = strconv.AppendInt(b, int64(len(predicate.PayloadType)), 10)
+	b = strconv.AppendInt(b, int64(len(kind)), 10)
 	b = append(b, ' ')
-	b = append(b, predicate.PayloadType...)
+	b = append(b, kind...)
 	b = append(b, ' ')
 	b = strconv.AppendInt(b, int64(len(payload)), 10)
 	b = append(b, ' ')
@@ -64,13 +67,19 @@ type Signer interface {
 	Public() identity.PublicKey
 }
 
-// Sign wraps payload in an envelope with the signer's signature.
+// Sign wraps a statement in an envelope with the signer's signature.
 func Sign(payload []byte, s Signer) ([]byte, error) {
-	sig, err := s.Sign(PAE(payload))
+	return SignKind(predicate.PayloadType, payload, s)
+}
+
+// SignKind is Sign for a payload of another type. The type is part of what is
+// signed, so that what is good as one is good as nothing else.
+func SignKind(payloadType string, payload []byte, s Signer) ([]byte, error) {
+	sig, err := s.Sign(pae(payloadType, payload))
 	if err != nil {
 		return nil, fmt.Errorf("sign statement: %w", err)
 	}
-	b := marshal(payload, s.Public().ID(), sig)
+	b := marshal(payloadType, payload, s.Public().ID(), sig)
 	if len(b) > MaxEnvelope {
 		return nil, fmt.Errorf("sign statement: envelope is %d bytes, at most %d", len(b), MaxEnvelope)
 	}
@@ -83,13 +92,13 @@ func SignBy(ctx context.Context, payload []byte, h identity.Holder) ([]byte, err
 	if err != nil {
 		return nil, fmt.Errorf("sign statement: %w", err)
 	}
-	return marshal(payload, h.Public().ID(), sig), nil
+	return marshal(predicate.PayloadType, payload, h.Public().ID(), sig), nil
 }
 
-func marshal(payload []byte, keyID predicate.Digest, sig []byte) []byte {
+func marshal(payloadType string, payload []byte, keyID predicate.Digest, sig []byte) []byte {
 	// Marshalling strings and a slice of them cannot fail.
 	b, _ := json.Marshal(envelopeJSON{
-		PayloadType: predicate.PayloadType,
+		PayloadType: payloadType,
 		Payload:     base64.StdEncoding.EncodeToString(payload),
 		Signatures:  []signatureJSON{{KeyID: string(keyID), Sig: base64.StdEncoding.EncodeToString(sig)}},
 	})
@@ -98,7 +107,10 @@ func marshal(payload []byte, keyID predicate.Digest, sig []byte) []byte {
 
 // Open reads an envelope in its one canonical spelling. The payload stays
 // closed until Verify.
-func Open(b []byte) (Envelope, error) {
+func Open(b []byte) (Envelope, error) { return OpenKind(predicate.PayloadType, b) }
+
+// OpenKind is Open for a payload of another type.
+func OpenKind(payloadType string, b []byte) (Envelope, error) {
 	if len(b) > MaxEnvelope {
 		return Envelope{}, fmt.Errorf("open envelope: %d bytes, at most %d", len(b), MaxEnvelope)
 	}
@@ -108,8 +120,8 @@ func Open(b []byte) (Envelope, error) {
 	if err := dec.Decode(&j); err != nil {
 		return Envelope{}, fmt.Errorf("open envelope: %w", err)
 	}
-	if j.PayloadType != predicate.PayloadType {
-		return Envelope{}, errors.New("open envelope: payload type is not " + predicate.PayloadType)
+	if j.PayloadType != payloadType {
+		return Envelope{}, errors.New("open envelope: payload type is not " + payloadType)
 	}
 	if len(j.Signatures) != 1 {
 		return Envelope{}, fmt.Errorf("open envelope: %d signatures, want one", len(j.Signatures))
@@ -122,11 +134,11 @@ func Open(b []byte) (Envelope, error) {
 	if err != nil {
 		return Envelope{}, fmt.Errorf("open envelope: signature: %w", err)
 	}
-	e := Envelope{payload: payload, keyID: predicate.Digest(j.Signatures[0].KeyID), sig: sig}
+	e := Envelope{kind: payloadType, payload: payload, keyID: predicate.Digest(j.Signatures[0].KeyID), sig: sig}
 	if err := e.keyID.Validate(); err != nil {
 		return Envelope{}, fmt.Errorf("open envelope: keyid: %w", err)
 	}
-	if !bytes.Equal(marshal(payload, e.keyID, sig), b) {
+	if !bytes.Equal(marshal(payloadType, payload, e.keyID, sig), b) {
 		return Envelope{}, fmt.Errorf("open envelope: %w", predicate.ErrNotCanonical)
 	}
 	return e, nil
@@ -136,7 +148,7 @@ func Open(b []byte) (Envelope, error) {
 func (e Envelope) KeyID() predicate.Digest { return e.keyID }
 
 // Digest is the digest of the statement inside, see Digest.
-func (e Envelope) Digest() predicate.Digest { return Digest(e.payload) }
+func (e Envelope) Digest() predicate.Digest { return predicate.DigestOf(pae(e.kind, e.payload)) }
 
 // ErrBadSignature says that a signature is not the key's over the payload.
 var ErrBadSignature = errors.New("signature does not verify")
@@ -146,7 +158,7 @@ func (e Envelope) Verify(key identity.PublicKey) ([]byte, error) {
 	if key.ID() != e.keyID {
 		return nil, fmt.Errorf("verify envelope: key %s, not %s: %w", key.ID(), e.keyID, ErrBadSignature)
 	}
-	if !key.Verify(PAE(e.payload), e.sig) {
+	if !key.Verify(pae(e.kind, e.payload), e.sig) {
 		return nil, fmt.Errorf("verify envelope: %w", ErrBadSignature)
 	}
 	return e.payload, nil

@@ -238,7 +238,7 @@ func FuzzOpen(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if again := marshal(e.payload, e.keyID, e.sig); !bytes.Equal(again, b) {
+		if again := marshal(predicate.PayloadType, e.payload, e.keyID, e.sig); !bytes.Equal(again, b) {
 			t.Fatalf("opened bytes are not what Sign writes: %s", base64.StdEncoding.EncodeToString(b))
 		}
 	})
