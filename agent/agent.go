@@ -27,6 +27,7 @@ import (
 	"github.com/cavra/cavra/agent/internal/inspect/pluginhost"
 	"github.com/cavra/cavra/agent/internal/judge"
 	"github.com/cavra/cavra/agent/internal/publish"
+	"github.com/cavra/cavra/agent/internal/remote"
 	"github.com/cavra/cavra/agent/internal/sign"
 	"github.com/cavra/cavra/agent/internal/spool"
 	"github.com/cavra/cavra/schemas/predicate"
@@ -77,7 +78,9 @@ type Agent struct {
 	basis     predicate.Digest
 	publisher *publish.Publisher
 	contact   *contact.Contact
-	started   time.Time
+	// remote is what the aggregator has set; its Settings are those that hold.
+	remote  *remote.Remote
+	started time.Time
 	// owner is what this run calls itself in the spool's lock.
 	owner string
 	// lastRound is when the last round ended, lastComplete when the last one did
@@ -112,7 +115,10 @@ func (a *Agent) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if a.contact, err = newContact(a.cfg, a.identity, false); err != nil {
+	if a.remote, err = openRemote(ctx, a.cfg, a.identity); err != nil {
+		return err
+	}
+	if a.contact, err = newContact(a.cfg, a.identity, false, a.remote); err != nil {
 		return err
 	}
 	if err := a.recall(); err != nil {
@@ -414,16 +420,44 @@ func (a *Agent) losePatience(ctx context.Context, patience time.Duration, scanne
 	}
 }
 
+// openRemote recalls what the aggregator has set.
+func openRemote(ctx context.Context, cfg Config, id enrol.Loaded) (*remote.Remote, error) {
+	return remote.Open(ctx, remote.Config{
+		Dir: cfg.Dir, Tenant: id.Tenant, Agent: id.Agent, Key: id.ConfigurationKey, Local: cfg.Settings, Log: cfg.Log,
+	})
+}
+
+// settings are those that hold now.
+func (a *Agent) settings() config.Config {
+	s, _ := a.remote.Settings()
+	return s
+}
+
 func (a *Agent) rounds(ctx context.Context) error {
-	tick := time.NewTicker(time.Duration(a.cfg.Settings.Interval))
-	defer tick.Stop()
 	for {
+		began := time.Now()
 		if err := a.round(ctx); err != nil {
 			return err
 		}
+		if err := a.untilRound(ctx, began); err != nil {
+			return err
+		}
+	}
+}
+
+// untilRound waits until it is time for the round after one that began at a
+// moment, by the settings that hold meanwhile.
+func (a *Agent) untilRound(ctx context.Context, began time.Time) error {
+	for {
+		s, changed := a.remote.Settings()
+		timer := time.NewTimer(time.Until(began.Add(time.Duration(s.Interval))))
 		select {
-		case <-tick.C:
+		case <-timer.C:
+			return nil
+		case <-changed:
+			timer.Stop()
 		case <-ctx.Done():
+			timer.Stop()
 			return ctx.Err()
 		}
 	}
@@ -451,27 +485,35 @@ func (a *Agent) round(ctx context.Context) error {
 	return nil
 }
 
+// heartbeats tells how the agent stands, and at once where the aggregator has set
+// something or was refused.
 func (a *Agent) heartbeats(ctx context.Context) error {
-	tick := time.NewTicker(time.Duration(a.cfg.Settings.Heartbeat))
-	defer tick.Stop()
 	for {
+		s, changed := a.remote.Settings()
 		if err := a.beat(ctx); err != nil {
 			return err
 		}
+		timer := time.NewTimer(time.Duration(s.Heartbeat))
 		select {
-		case <-tick.C:
+		case <-timer.C:
+		case <-changed:
+			timer.Stop()
 		case <-ctx.Done():
+			timer.Stop()
 			return ctx.Err()
 		}
 	}
 }
 
 func (a *Agent) beat(ctx context.Context) error {
+	set := a.settings()
+	a.spool.SetMaxBytes(set.Spool.MaxBytes)
 	stats := a.spool.Stats()
 	h := &predicate.Heartbeat{
 		AgentVersion: a.cfg.Version, RulesetVersion: a.maker.Ruleset.Version, Plugins: a.programs(), Sandbox: a.layers(),
 		StartedAt: predicate.At(a.started), SpoolStatements: stats.Statements, SpoolBytes: stats.Bytes,
-		IntervalSeconds: uint64(time.Duration(a.cfg.Settings.Heartbeat) / time.Second), Privacy: a.cfg.Settings.Privacy, Kept: a.keptHead(),
+		IntervalSeconds: uint64(time.Duration(set.Heartbeat) / time.Second), Privacy: a.cfg.Settings.Privacy, Kept: a.keptHead(),
+		Configuration: a.remote.Standing(),
 	}
 	h.LastRoundAt, h.LastCompleteAt = milli(a.lastRound.Load()), milli(a.lastComplete.Load())
 	a.reducer.Reduce(h)
@@ -485,7 +527,7 @@ func (a *Agent) inspector(scope config.Scope) (*inspect.Inspector, error) {
 	for i, p := range a.pools {
 		scanners[i] = p
 	}
-	return inspect.New(inspect.Config{Source: a.connector[connectorOf(scope)], Scanners: scanners, Jobs: a.cfg.Settings.Jobs})
+	return inspect.New(inspect.Config{Source: a.connector[connectorOf(scope)], Scanners: scanners, Jobs: a.settings().Jobs})
 }
 
 // source hands the spool's statements to the publisher.

@@ -6,11 +6,16 @@ import (
 
 	"github.com/cavra/cavra/agent/internal/contact"
 	"github.com/cavra/cavra/agent/internal/enrol"
+	"github.com/cavra/cavra/agent/internal/remote"
 )
 
-func newContact(cfg Config, id enrol.Loaded, renew bool) (*contact.Contact, error) {
+func newContact(cfg Config, id enrol.Loaded, renew bool, set *remote.Remote) (*contact.Contact, error) {
 	return contact.New(contact.Config{
-		Dir: cfg.Dir, Version: cfg.Version, Every: time.Duration(cfg.Settings.CheckIn), Log: cfg.Log,
+		Dir: cfg.Dir, Version: cfg.Version, Remote: set, Log: cfg.Log,
+		Every: func() time.Duration {
+			s, _ := set.Settings()
+			return time.Duration(s.CheckIn)
+		},
 		Server: id.Server, RenewNow: renew,
 		// As it is on the disk: it may have been followed by another since.
 		Enrolled: func() (contact.Signer, error) {
@@ -28,7 +33,11 @@ func CheckIn(ctx context.Context, cfg Config, renew bool) (Contact, error) {
 	if err != nil {
 		return Contact{}, err
 	}
-	c, err := newContact(cfg, id, renew)
+	set, err := openRemote(ctx, cfg, id)
+	if err != nil {
+		return Contact{}, err
+	}
+	c, err := newContact(cfg, id, renew, set)
 	if err != nil {
 		return Contact{}, err
 	}

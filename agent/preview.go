@@ -55,6 +55,9 @@ func Preview(ctx context.Context, cfg Config, emit func(Outbound) error) (err er
 	if err := a.openKept(ctx); err != nil {
 		return err
 	}
+	if a.remote, err = openRemote(ctx, cfg, id); err != nil {
+		return err
+	}
 	if err := a.openPlugins(ctx); err != nil {
 		return err
 	}

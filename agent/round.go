@@ -256,7 +256,7 @@ func (r *round) tell(ctx context.Context, l *discover.Listing, listed time.Time)
 		return fmt.Errorf("compare inventory: %w", err)
 	}
 	digest := predicate.DigestOf(state)
-	due := time.Duration(r.agent.cfg.Settings.Inventory)
+	due := time.Duration(r.agent.settings().Inventory)
 	// What was told in the future was told before the clock was set back.
 	since := listed.Sub(time.UnixMilli(r.seen.ToldAt))
 	if digest == r.seen.Inventory && since >= 0 && since < due {

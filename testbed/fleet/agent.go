@@ -44,9 +44,9 @@ type agent struct {
 
 	started  time.Time
 	interval time.Duration
-	mu      sync.Mutex // one batch is under way at a time
-	head    chain.Head
-	acked   uint64
+	mu       sync.Mutex // one batch is under way at a time
+	head     chain.Head
+	acked    uint64
 }
 
 func newAgent(name string, interval time.Duration) (*agent, error) {

@@ -105,6 +105,7 @@ nothing. Whoever holds its public half can verify the whole chain.`,
 	f.StringArrayVar(&c.scan, "scan", nil, "a folder or file to look after; may be given again")
 	f.StringVar(&c.sandbox, "sandbox", "", "isolation of the scanners: require (the default), best-effort where the machine cannot give all of it, or off-unsafe")
 	f.Int64Var(&c.keyedBelow, "keyed-below", config.DefaultKeyedBelow, "name files of less than so many bytes, and bundles, by keyed digests where they leave; 0 none")
+	f.BoolVar(&c.remote, "remote-config", false, "let the aggregator make this agent slower or smaller than its own configuration says (remote_config: on)")
 	f.StringVar(&c.privacy, "privacy", "", "strict (the default) sends names as keyed hashes, names sends them in the clear, full-local keeps all reports on this machine")
 	return cmd
 }
@@ -137,6 +138,7 @@ type choices struct {
 	scan             []string
 	privacy, sandbox string
 	keyedBelow       int64
+	remote           bool
 }
 
 // unset is a number that was not chosen.
@@ -161,6 +163,9 @@ func settingsFor(dir string, by choices) (config.Config, error) {
 			return config.Config{}, fmt.Errorf("--scan %s: %w", path, err)
 		}
 		c.Scopes = append(c.Scopes, config.Scope{Connector: "fs", Root: abs})
+	}
+	if by.remote {
+		c.RemoteConfig = config.RemoteOn
 	}
 	if by.privacy != "" {
 		c.Privacy = predicate.Privacy(by.privacy)

@@ -45,8 +45,28 @@ type Config struct {
 	Key        Key   `yaml:"key"`
 	// Sandbox is what is put on around scanners and connectors: require, best-effort or off-unsafe.
 	Sandbox plugin.Sandbox `yaml:"sandbox"`
+	// RemoteConfig is whether the aggregator may change how often the agent looks,
+	// speaks and calls, and how little of the machine it takes: off or on.
+	RemoteConfig Remote `yaml:"remote_config"`
 	// PluginDir is where the plugins are; empty looks beside the program.
 	PluginDir string `yaml:"plugin_dir"`
+}
+
+// Remote is what an installation lets its aggregator set.
+type Remote string
+
+// Nothing, which is the default, or what package remote takes.
+const (
+	RemoteOff Remote = "off"
+	RemoteOn  Remote = "on"
+)
+
+// Validate reports whether r is one of the two.
+func (r Remote) Validate() error {
+	if r != RemoteOff && r != RemoteOn {
+		return fmt.Errorf("remote_config: %q: want off or on", r)
+	}
+	return nil
 }
 
 // Scope is a registry, from a root on.
@@ -169,7 +189,7 @@ func Default() Config {
 		Scopes:   []Scope{},
 		Interval: Duration(5 * time.Minute), Heartbeat: Duration(5 * time.Minute), Inventory: Duration(24 * time.Hour),
 		CheckIn: Duration(time.Minute),
-		Jobs:    runtime.NumCPU(), Privacy: predicate.Strict, KeyedBelow: DefaultKeyedBelow, Sandbox: plugin.SandboxRequire, Spool: Spool{MaxBytes: 1 << 30, SentBytes: 256 << 20, KeptBytes: 1 << 30},
+		Jobs:    runtime.NumCPU(), Privacy: predicate.Strict, KeyedBelow: DefaultKeyedBelow, Sandbox: plugin.SandboxRequire, RemoteConfig: RemoteOff, Spool: Spool{MaxBytes: 1 << 30, SentBytes: 256 << 20, KeptBytes: 1 << 30},
 		Key: Key{MaxAge: Duration(30 * 24 * time.Hour)},
 	}
 }
@@ -215,6 +235,9 @@ func (c Config) Validate() error {
 		errs = append(errs, err)
 	}
 	if err := c.Sandbox.Validate(); err != nil {
+		errs = append(errs, err)
+	}
+	if err := c.RemoteConfig.Validate(); err != nil {
 		errs = append(errs, err)
 	}
 	if c.Spool.MaxBytes < minSpool {

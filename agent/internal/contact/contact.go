@@ -34,8 +34,10 @@ type Config struct {
 	Dir     string
 	Version string
 	// Every is the time between two calls, give or take a fifth.
-	Every time.Duration
-	Log   *slog.Logger
+	Every func() time.Duration
+	// Remote takes what the aggregator sets; nil takes nothing.
+	Remote Remote
+	Log    *slog.Logger
 	// Enrolled reads the key that the agent comes back by when it has no
 	// certificate that is good, and Server is where it was enrolled.
 	Enrolled func() (Signer, error)
@@ -50,6 +52,15 @@ type Config struct {
 type Signer interface {
 	Sign(message []byte) ([]byte, error)
 	Public() identity.PublicKey
+}
+
+// Remote takes what an aggregator sets on this agent.
+type Remote interface {
+	// Have says whether anything is taken, which version is in use, and when it
+	// ends.
+	Have() (takes bool, version uint64, end time.Time)
+	// Take takes a document or refuses it; an error is the disk's.
+	Take(ctx context.Context, envelope []byte) error
 }
 
 // Contact is an agent's side of the agents' service.
@@ -80,7 +91,7 @@ type Standing struct {
 
 // New checks the configuration.
 func New(cfg Config) (*Contact, error) {
-	if cfg.Dir == "" || cfg.Version == "" || cfg.Every <= 0 || cfg.Log == nil || cfg.Enrolled == nil {
+	if cfg.Dir == "" || cfg.Version == "" || cfg.Every == nil || cfg.Log == nil || cfg.Enrolled == nil {
 		return nil, errors.New("contact: folder, version, interval, logger and the enrolled key are required")
 	}
 	if cfg.FS == nil {
@@ -160,7 +171,8 @@ func (c *Contact) Run(ctx context.Context) error {
 			s, err := c.once(ctx)
 			c.note(ctx, s, err)
 		}
-		timer := time.NewTimer(c.cfg.Every*4/5 + mathrand.N(c.cfg.Every*2/5+1))
+		every := c.cfg.Every()
+		timer := time.NewTimer(every*4/5 + mathrand.N(every*2/5+1))
 		select {
 		case <-timer.C:
 		case <-ctx.Done():
@@ -303,11 +315,20 @@ func (c *Contact) checkIn(ctx context.Context, f *certificate.Folder) (*agentv1.
 		return nil, err
 	}
 	defer client.close()
-	answer, err := client.CheckIn(ctx, connect.NewRequest(&agentv1.CheckInRequest{
-		AgentVersion: c.cfg.Version, Clock: time.Now().UnixMilli(), Instance: c.instance, Generation: s.Active.Generation,
-	}))
+	req := &agentv1.CheckInRequest{AgentVersion: c.cfg.Version, Clock: time.Now().UnixMilli(), Instance: c.instance, Generation: s.Active.Generation}
+	if c.cfg.Remote != nil {
+		var end time.Time
+		req.Configurable, req.ConfigurationVersion, end = c.cfg.Remote.Have()
+		req.ConfigurationEnd = max(end.UnixMilli(), 0)
+	}
+	answer, err := client.CheckIn(ctx, connect.NewRequest(req))
 	if err != nil {
 		return nil, fmt.Errorf("check in at %s: %w", s.Service.Address, classify(err))
+	}
+	if b := answer.Msg.GetConfiguration(); len(b) > 0 && req.GetConfigurable() {
+		if err := c.cfg.Remote.Take(ctx, b); err != nil {
+			return nil, err
+		}
 	}
 	if answer.Msg.GetRenew() || c.cfg.RenewNow {
 		if err := c.renew(ctx, f, client); err != nil {

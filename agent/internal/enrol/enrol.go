@@ -54,6 +54,8 @@ type Identity struct {
 	Server string `json:"server"`
 	Kafka  Access `json:"kafka"`
 	SigningKey
+	// ConfigurationKey is what the aggregator signs configurations with, PKIX DER.
+	ConfigurationKey []byte `json:"configuration_key,omitempty"`
 }
 
 // Access is the way to the topic, as the aggregator gave it.
@@ -200,6 +202,7 @@ func identityOf(a *enrolv1.EnrolResponse, c candidate, server string) Identity {
 			Brokers: k.GetBrokers(), Topic: k.GetTopic(), Mechanism: k.GetMechanism(), Username: k.GetUsername(),
 			Password: k.GetPassword(), TLS: k.GetTls(), CA: k.GetCaPem(),
 		},
+		ConfigurationKey: a.GetService().GetConfigurationKey(),
 	}
 }
 

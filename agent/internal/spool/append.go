@@ -56,6 +56,16 @@ func (s *Spool) Append(ctx context.Context, statements ...predicate.Predicate) (
 	return kept, nil
 }
 
+// SetMaxBytes changes the bound of the folder. What is there already stays.
+func (s *Spool) SetMaxBytes(n int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if n = max(n, MinMaxBytes); n != s.cfg.MaxBytes {
+		s.cfg.MaxBytes = n
+		s.notify()
+	}
+}
+
 // room waits until the folder has room for a group.
 func (s *Spool) room(ctx context.Context) error {
 	waited := false

@@ -33,9 +33,14 @@ type CheckInRequest struct {
 	// Random, made at each start of the agent's process.
 	Instance string `protobuf:"bytes,3,opt,name=instance,proto3" json:"instance,omitempty"`
 	// The generation of the certificate that the agent holds to be its own.
-	Generation    uint64 `protobuf:"varint,4,opt,name=generation,proto3" json:"generation,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Generation uint64 `protobuf:"varint,4,opt,name=generation,proto3" json:"generation,omitempty"`
+	// Whether the agent takes configurations, and if so which one it has: its
+	// version, and when it ends, in milliseconds since 1970. 0 is none.
+	Configurable         bool   `protobuf:"varint,5,opt,name=configurable,proto3" json:"configurable,omitempty"`
+	ConfigurationVersion uint64 `protobuf:"varint,6,opt,name=configuration_version,json=configurationVersion,proto3" json:"configuration_version,omitempty"`
+	ConfigurationEnd     int64  `protobuf:"varint,7,opt,name=configuration_end,json=configurationEnd,proto3" json:"configuration_end,omitempty"`
+	unknownFields        protoimpl.UnknownFields
+	sizeCache            protoimpl.SizeCache
 }
 
 func (x *CheckInRequest) Reset() {
@@ -96,6 +101,27 @@ func (x *CheckInRequest) GetGeneration() uint64 {
 	return 0
 }
 
+func (x *CheckInRequest) GetConfigurable() bool {
+	if x != nil {
+		return x.Configurable
+	}
+	return false
+}
+
+func (x *CheckInRequest) GetConfigurationVersion() uint64 {
+	if x != nil {
+		return x.ConfigurationVersion
+	}
+	return 0
+}
+
+func (x *CheckInRequest) GetConfigurationEnd() int64 {
+	if x != nil {
+		return x.ConfigurationEnd
+	}
+	return 0
+}
+
 type CheckInResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// What the aggregator's clock says, in milliseconds since 1970.
@@ -105,7 +131,10 @@ type CheckInResponse struct {
 	// When the caller's certificate ends, in milliseconds since 1970.
 	NotAfter int64 `protobuf:"varint,3,opt,name=not_after,json=notAfter,proto3" json:"not_after,omitempty"`
 	// What is wrong with this agent, in the aggregator's eyes.
-	Problems      []*Problem `protobuf:"bytes,4,rep,name=problems,proto3" json:"problems,omitempty"`
+	Problems []*Problem `protobuf:"bytes,4,rep,name=problems,proto3" json:"problems,omitempty"`
+	// A configuration that the agent has not, or that is about to end: a DSSE
+	// envelope (sdk/remoteconfig). Left out where there is none.
+	Configuration []byte `protobuf:"bytes,5,opt,name=configuration,proto3" json:"configuration,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -164,6 +193,13 @@ func (x *CheckInResponse) GetNotAfter() int64 {
 func (x *CheckInResponse) GetProblems() []*Problem {
 	if x != nil {
 		return x.Problems
+	}
+	return nil
+}
+
+func (x *CheckInResponse) GetConfiguration() []byte {
+	if x != nil {
+		return x.Configuration
 	}
 	return nil
 }
@@ -441,20 +477,24 @@ var File_cavra_agent_v1_agent_proto protoreflect.FileDescriptor
 
 const file_cavra_agent_v1_agent_proto_rawDesc = "" +
 	"\n" +
-	"\x1acavra/agent/v1/agent.proto\x12\x0ecavra.agent.v1\"\x87\x01\n" +
+	"\x1acavra/agent/v1/agent.proto\x12\x0ecavra.agent.v1\"\x8d\x02\n" +
 	"\x0eCheckInRequest\x12#\n" +
 	"\ragent_version\x18\x01 \x01(\tR\fagentVersion\x12\x14\n" +
 	"\x05clock\x18\x02 \x01(\x03R\x05clock\x12\x1a\n" +
 	"\binstance\x18\x03 \x01(\tR\binstance\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x04 \x01(\x04R\n" +
-	"generation\"\x9a\x01\n" +
+	"generation\x12\"\n" +
+	"\fconfigurable\x18\x05 \x01(\bR\fconfigurable\x123\n" +
+	"\x15configuration_version\x18\x06 \x01(\x04R\x14configurationVersion\x12+\n" +
+	"\x11configuration_end\x18\a \x01(\x03R\x10configurationEnd\"\xc0\x01\n" +
 	"\x0fCheckInResponse\x12\x1f\n" +
 	"\vserver_time\x18\x01 \x01(\x03R\n" +
 	"serverTime\x12\x14\n" +
 	"\x05renew\x18\x02 \x01(\bR\x05renew\x12\x1b\n" +
 	"\tnot_after\x18\x03 \x01(\x03R\bnotAfter\x123\n" +
-	"\bproblems\x18\x04 \x03(\v2\x17.cavra.agent.v1.ProblemR\bproblems\"1\n" +
+	"\bproblems\x18\x04 \x03(\v2\x17.cavra.agent.v1.ProblemR\bproblems\x12$\n" +
+	"\rconfiguration\x18\x05 \x01(\fR\rconfiguration\"1\n" +
 	"\aProblem\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04text\x18\x02 \x01(\tR\x04text\"\x7f\n" +

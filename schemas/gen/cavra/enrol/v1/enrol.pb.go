@@ -696,9 +696,12 @@ type AgentAccess struct {
 	// The agent's own certificate, X.509 DER.
 	Certificate []byte `protobuf:"bytes,4,opt,name=certificate,proto3" json:"certificate,omitempty"`
 	// How many certificates the agent has had, this one included.
-	Generation    uint64 `protobuf:"varint,5,opt,name=generation,proto3" json:"generation,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Generation uint64 `protobuf:"varint,5,opt,name=generation,proto3" json:"generation,omitempty"`
+	// The key that the aggregator signs agents' configurations with, Ed25519 in
+	// PKIX DER. The agent believes no other until it is enrolled anew.
+	ConfigurationKey []byte `protobuf:"bytes,6,opt,name=configuration_key,json=configurationKey,proto3" json:"configuration_key,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *AgentAccess) Reset() {
@@ -764,6 +767,13 @@ func (x *AgentAccess) GetGeneration() uint64 {
 		return x.Generation
 	}
 	return 0
+}
+
+func (x *AgentAccess) GetConfigurationKey() []byte {
+	if x != nil {
+		return x.ConfigurationKey
+	}
+	return nil
 }
 
 type KafkaAccess struct {
@@ -916,7 +926,7 @@ const file_cavra_enrol_v1_enrol_proto_rawDesc = "" +
 	"\vepoch_cause\x18\x04 \x01(\tR\n" +
 	"epochCause\x121\n" +
 	"\x05kafka\x18\x05 \x01(\v2\x1b.cavra.enrol.v1.KafkaAccessR\x05kafka\x125\n" +
-	"\aservice\x18\x06 \x01(\v2\x1b.cavra.enrol.v1.AgentAccessR\aservice\"\xa1\x01\n" +
+	"\aservice\x18\x06 \x01(\v2\x1b.cavra.enrol.v1.AgentAccessR\aservice\"\xce\x01\n" +
 	"\vAgentAccess\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x1f\n" +
 	"\vserver_name\x18\x02 \x01(\tR\n" +
@@ -925,7 +935,8 @@ const file_cavra_enrol_v1_enrol_proto_rawDesc = "" +
 	"\vcertificate\x18\x04 \x01(\fR\vcertificate\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x05 \x01(\x04R\n" +
-	"generation\"\xbc\x01\n" +
+	"generation\x12+\n" +
+	"\x11configuration_key\x18\x06 \x01(\fR\x10configurationKey\"\xbc\x01\n" +
 	"\vKafkaAccess\x12\x18\n" +
 	"\abrokers\x18\x01 \x03(\tR\abrokers\x12\x14\n" +
 	"\x05topic\x18\x02 \x01(\tR\x05topic\x12\x1c\n" +
