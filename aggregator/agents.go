@@ -12,6 +12,7 @@ import (
 
 	"github.com/cavra/cavra/aggregator/internal/ca"
 	"github.com/cavra/cavra/aggregator/internal/challenge"
+	"github.com/cavra/cavra/aggregator/internal/configure"
 	"github.com/cavra/cavra/aggregator/internal/contact"
 	"github.com/cavra/cavra/aggregator/internal/control"
 )
@@ -48,11 +49,30 @@ func openAgents(ctx context.Context, cfg Config, store *control.Store, authority
 	if err != nil {
 		return nil, errors.Join(err, a.close())
 	}
-	a.contact, err = contact.New(contact.Config{Store: store, Authority: authority, Address: a.address, Log: cfg.Log})
+	c := contact.Config{Store: store, Authority: authority, Address: a.address, Log: cfg.Log}
+	if configure, err := openConfigure(cfg, store); err != nil {
+		return nil, errors.Join(err, a.close())
+	} else if configure != nil {
+		c.Configure = configure
+	}
+	a.contact, err = contact.New(c)
 	if err != nil {
 		return nil, errors.Join(err, a.close())
 	}
 	return a, nil
+}
+
+// openConfigure opens what signs agents' configurations; nil where there is no key.
+func openConfigure(cfg Config, store *control.Store) (*configure.Service, error) {
+	file, create := cfg.Settings.ConfigKeyFile()
+	if file == "" {
+		return nil, nil //nolint:nilnil // there is nothing to sign with
+	}
+	key, err := configure.OpenKey(file, create)
+	if err != nil {
+		return nil, err
+	}
+	return configure.New(store, key, nil)
 }
 
 // serve serves until ctx ends.

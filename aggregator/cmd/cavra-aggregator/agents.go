@@ -178,6 +178,8 @@ func configWords(c *serve.AgentConfig) string {
 	switch {
 	case c == nil:
 		return ""
+	case !c.Remote:
+		return "own"
 	case c.Refused != "" && c.Version != c.Wanted:
 		return fmt.Sprintf("%d of %d, refused: %s", c.Version, c.Wanted, c.Refused)
 	case c.Version != c.Wanted:

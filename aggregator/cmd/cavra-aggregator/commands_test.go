@@ -139,6 +139,30 @@ func TestAgents(t *testing.T) {
 	}
 }
 
+func TestFleetConfig(t *testing.T) {
+	f := servetest.Start(t)
+	flags := running(t, f, nil)
+	for args, want := range map[string]string{
+		"set": "requires at least 1 arg", "set heartbeat": "want NAME=VALUE", "set jobs=1 jobs=2": "each name once",
+		"set privacy=names": "for the installation alone", "set jbos=1": "not known", "set interval=1s": "not within",
+	} {
+		if _, err := run(t, append(append([]string{"fleet", "config"}, strings.Fields(args)...), flags...)...); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want it to say %q", args, err, want)
+		}
+	}
+	for _, args := range [][]string{{"set", "heartbeat=1m", "jobs=1"}, {"set", "spool_max_bytes=100000000", "--agent", f.Agents["notebook"]}, {"clear"}} {
+		if _, err := run(t, append(append([]string{"fleet", "config"}, args...), flags...)...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	shown, err := run(t, append([]string{"fleet", "config", "show"}, flags...)...)
+	for _, want := range []string{"heartbeat=1m0s jobs=1", "spool_max_bytes=100000000", "taken back", f.Agents["notebook"]} {
+		if err != nil || !strings.Contains(shown, want) {
+			t.Errorf("%v: the history does not show %q:\n%s", err, want, shown)
+		}
+	}
+}
+
 func TestAgentsRevoke(t *testing.T) {
 	f := servetest.Start(t)
 	flags := running(t, f, nil)

@@ -82,7 +82,7 @@ ClickHouse, and shows the posture by an API and a web page.`,
 		SilenceErrors: true,
 	}
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage(err) })
-	cmd.AddCommand(serveCommand(), tenantCommand(), postureCommand(), agentsCommand(), quarantineCommand(),
+	cmd.AddCommand(serveCommand(), tenantCommand(), postureCommand(), agentsCommand(), fleetCommand(), quarantineCommand(),
 		exportCommand(), ingestCommand(), logCommand(), joinTokenCommand(), tokenCommand())
 	return cmd
 }

@@ -69,6 +69,10 @@ type Agents struct {
 	// made in embedded.dir, and no service where there is none.
 	CACertificate string `yaml:"ca_certificate"`
 	CAKey         string `yaml:"ca_key"`
+	// ConfigKey is the PEM file of the Ed25519 key that signs what is set on
+	// agents. Empty is one that is made in embedded.dir, and none where there is
+	// none: agents are then configured by their own files alone.
+	ConfigKey string `yaml:"config_key"`
 	// CertificateLife is how long an agent's certificate is good.
 	CertificateLife Duration `yaml:"certificate_life"`
 }
@@ -241,6 +245,15 @@ func (c Config) Authority() ca.Config {
 		out.Dir = filepath.Join(c.Embedded.Dir, "ca")
 	}
 	return out
+}
+
+// ConfigKeyFile is the key that signs what is set on agents, and whether it is
+// made when it is missing; empty for none.
+func (c Config) ConfigKeyFile() (file string, create bool) {
+	if c.Agents.ConfigKey == "" && c.Embedded.Dir != "" {
+		return filepath.Join(c.Embedded.Dir, "ca", "config.key"), true
+	}
+	return c.Agents.ConfigKey, false
 }
 
 func (a Agents) validate() error {

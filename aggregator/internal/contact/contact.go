@@ -46,13 +46,24 @@ const (
 	SkewTolerance = 2 * time.Minute
 )
 
+// Configurer signs what administrators set on agents.
+type Configurer interface {
+	// Key is the public key that agents believe, in PKIX DER.
+	Key() ([]byte, error)
+	// For is the document that an agent lacks, which has one of a version that
+	// ends at a moment; nil where it lacks none.
+	For(ctx context.Context, tenant, agent string, version uint64, end time.Time) ([]byte, error)
+}
+
 // Config says what the service works with.
 type Config struct {
 	Store     *control.Store
 	Authority *ca.Authority
 	// Address is the host:port that agents are given.
 	Address string
-	Log     *slog.Logger
+	// Configure is nil where agents are not configured from here.
+	Configure Configurer
+	Log       *slog.Logger
 	// Now is the clock; nil is time.Now.
 	Now func() time.Time
 }
@@ -198,6 +209,13 @@ func (s *Service) CheckIn(ctx context.Context, req *connect.Request[agentv1.Chec
 	if cloned {
 		out.Problems = append(out.Problems, &agentv1.Problem{Kind: string(control.Cloned), Text: "another process calls with this agent's identity as well: it was copied"})
 	}
+	if m := req.Msg; m.GetConfigurable() && s.cfg.Configure != nil {
+		var err error
+		out.Configuration, err = s.cfg.Configure.For(ctx, a.Tenant, a.ID, m.GetConfigurationVersion(), time.UnixMilli(m.GetConfigurationEnd()))
+		if err != nil {
+			return nil, s.fail(ctx, a, "configure", err)
+		}
+	}
 	return connect.NewResponse(out), nil
 }
 
@@ -265,15 +283,20 @@ func (s *Service) First(ctx context.Context, tenant, agent string, key identity.
 	if c, err = s.cfg.Store.AddFirstCertificate(ctx, c); err != nil {
 		return nil, err
 	}
-	return s.access(c), nil
+	return s.access(c)
 }
 
 // access is what an agent is told of the service, with its certificate.
-func (s *Service) access(c control.ClientCertificate) *enrolv1.AgentAccess {
-	return &enrolv1.AgentAccess{
+func (s *Service) access(c control.ClientCertificate) (*enrolv1.AgentAccess, error) {
+	out := &enrolv1.AgentAccess{
 		Address: s.cfg.Address, ServerName: s.cfg.Authority.ServerName(), CaPem: s.cfg.Authority.Bundle(),
 		Certificate: c.DER, Generation: c.Generation,
 	}
+	var err error
+	if s.cfg.Configure != nil {
+		out.ConfigurationKey, err = s.cfg.Configure.Key()
+	}
+	return out, err
 }
 
 // Again implements enrol.Certifier.
@@ -285,7 +308,7 @@ func (s *Service) Again(ctx context.Context, r enrol.Returning) (*enrolv1.AgentA
 	if err != nil {
 		return nil, err
 	}
-	return s.access(c), nil
+	return s.access(c)
 }
 
 // candidate certifies a key that its agent has yet to call with.

@@ -37,6 +37,9 @@ type Member struct {
 	LastSeen time.Time
 	// Statements, Replays, Gaps and Forks are of all epochs together.
 	Statements, Replays, Gaps, Forks uint64
+	// WantedConfig is the version of the configuration that it should have, 0 for
+	// none.
+	WantedConfig uint64
 }
 
 // Fleet lists a tenant's agents by identifier.
@@ -47,7 +50,8 @@ COALESCE(c.seen, 0), COALESCE(c.statements, 0), COALESCE(c.replays, 0), COALESCE
 COALESCE(s.sequence, 0), COALESCE(s.agent_version, ''), COALESCE(s.ruleset_version, ''), COALESCE(s.privacy, ''), COALESCE(s.sandbox, ''),
 COALESCE(s.plugins, ''), COALESCE(s.started_at, 0), COALESCE(s.last_round_at, 0), COALESCE(s.last_complete_at, 0),
 COALESCE(s.spool_statements, 0), COALESCE(s.spool_bytes, 0), COALESCE(s.interval_seconds, 0),
-COALESCE(s.config_remote, -1), COALESCE(s.config_version, 0), COALESCE(s.config_refused_version, 0), COALESCE(s.config_refused, '')
+COALESCE(s.config_remote, -1), COALESCE(s.config_version, 0), COALESCE(s.config_refused_version, 0), COALESCE(s.config_refused, ''),
+COALESCE(f.version, 0), COALESCE((SELECT MAX(version) FROM fleet_configs WHERE tenant = $1 AND agent = ''), 0)
 FROM agents AS a
 JOIN (SELECT agent, MAX(epoch) AS epoch FROM keys WHERE tenant = $1 GROUP BY agent) AS l ON l.agent = a.id
 JOIN keys AS k ON k.tenant = a.tenant AND k.agent = a.id AND k.epoch = l.epoch
@@ -55,6 +59,7 @@ LEFT JOIN (SELECT agent, MAX(last_seen_at) AS seen, SUM(statements) AS statement
 FROM chains WHERE tenant = $1 GROUP BY agent) AS c ON c.agent = a.id
 LEFT JOIN (SELECT agent, COUNT(*) AS gaps FROM chain_gaps WHERE tenant = $1 GROUP BY agent) AS g ON g.agent = a.id
 LEFT JOIN agent_states AS s ON s.tenant = a.tenant AND s.agent = a.id
+LEFT JOIN (SELECT agent, MAX(version) AS version FROM fleet_configs WHERE tenant = $1 GROUP BY agent) AS f ON f.agent = a.id
 WHERE a.tenant = $1 ORDER BY a.id`, tenant)
 	if err != nil {
 		return nil, fmt.Errorf("list the fleet: %w", err)
@@ -67,6 +72,7 @@ WHERE a.tenant = $1 ORDER BY a.id`, tenant)
 func memberReader() func(scanner, *Member) error {
 	layers, plugins := map[string][]predicate.Layer{}, map[string][]predicate.Scanner{}
 	return func(scan scanner, m *Member) error {
+		var ofAll uint64
 		var created, enrolled, seen, sequence, started, round, complete, interval, remote int64
 		var sandbox, programs string
 		var c predicate.Configuration
@@ -74,10 +80,12 @@ func memberReader() func(scanner, *Member) error {
 		err := scan(&m.Tenant, &m.ID, &m.Name, &m.Status, &created, digestColumn{&m.KeyID}, &m.KeyStatus, &m.Epoch, &enrolled,
 			&seen, &m.Statements, &m.Replays, &m.Forks, &m.Gaps,
 			&sequence, &m.Version, &m.Ruleset, &m.Privacy, &sandbox, &programs, &started, &round, &complete,
-			&m.SpoolStatements, &m.SpoolSize, &interval, &remote, &c.Version, &refused.Version, &refused.Reason)
+			&m.SpoolStatements, &m.SpoolSize, &interval, &remote, &c.Version, &refused.Version, &refused.Reason,
+			&m.WantedConfig, &ofAll)
 		if err != nil {
 			return err
 		}
+		m.WantedConfig = max(m.WantedConfig, ofAll)
 		m.CreatedAt, m.EnrolledAt, m.LastSeen = moment(created), moment(enrolled), moment(seen)
 		if m.Reported = sequence > 0; !m.Reported {
 			return nil

@@ -182,9 +182,10 @@ func Judge(f *Facts, norm Norm, now time.Time) []Trouble {
 	add(f.SpoolStatements >= BacklogFrom, Backlog)
 	add(f.Programs != norm.Programs && norm.Programs != "", ProgramsDiffer)
 	add(f.Version != norm.Version && norm.Version != "", VersionDiffers)
-	refused := f.Config != nil && f.Config.Refused != nil && f.Config.Version < f.Wanted
-	add(refused, ConfigRefused)
-	add(!refused && f.Wanted > 0 && (f.Config == nil || f.Config.Version != f.Wanted), ConfigDrift)
+	// An installation that takes none has decided so.
+	behind := f.Wanted > 0 && f.Config != nil && f.Config.Remote && f.Config.Version != f.Wanted
+	add(behind && f.Config.Refused != nil, ConfigRefused)
+	add(behind && f.Config.Refused == nil, ConfigDrift)
 	return sorted(out)
 }
 

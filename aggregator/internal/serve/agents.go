@@ -131,7 +131,7 @@ func (s *Service) fleet(ctx context.Context, tenant string) (*fleet, error) {
 		facts[i] = posture.Facts{
 			Status: statusOf(now, e.Status, e.LastSeen, e.Interval), EnrolledAt: e.EnrolledAt, Reported: e.Reported, Version: e.Version,
 			Programs: programsOf(sets, e.Plugins), Sandbox: e.Sandbox, RoundsKnown: e.Interval > 0, LastComplete: e.LastComplete,
-			SpoolStatements: e.SpoolStatements, Gaps: e.Gaps, Forks: e.Forks, Epochs: e.Epoch, Config: e.Configuration,
+			SpoolStatements: e.SpoolStatements, Gaps: e.Gaps, Forks: e.Forks, Epochs: e.Epoch, Wanted: e.WantedConfig, Config: e.Configuration,
 		}
 		calls.tell(e.ID, &facts[i])
 	}

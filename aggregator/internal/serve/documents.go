@@ -399,3 +399,29 @@ type LogGrowth struct {
 	From  uint64   `json:"from"`
 	Proof [][]byte `json:"proof"`
 }
+
+// FleetConfig is one version of what an administrator has set on agents.
+type FleetConfig struct {
+	Version   uint64        `json:"version"`
+	Agent     string        `json:"agent,omitempty" doc:"The agent that it is for; absent for all that have none of their own."`
+	Settings  FleetSettings `json:"settings"`
+	Cleared   bool          `json:"cleared" doc:"What was set before was taken back."`
+	CreatedBy string        `json:"created_by"`
+	CreatedAt time.Time     `json:"created_at"`
+}
+
+// FleetSettings are what can be set on agents; what is left out is the agent's own.
+type FleetSettings struct {
+	Interval      string `json:"interval,omitempty" maxLength:"32" doc:"Time from one round to the next, as 10m; 10s to 24h."`
+	Heartbeat     string `json:"heartbeat,omitempty" maxLength:"32" doc:"Time between two signs of life; 10s to 1h."`
+	Inventory     string `json:"inventory,omitempty" maxLength:"32" doc:"How often what stands is told anew; 10s to 168h."`
+	CheckIn       string `json:"check_in,omitempty" maxLength:"32" doc:"Time between two calls to the aggregator; 10s to 1h."`
+	Jobs          int    `json:"jobs,omitempty" minimum:"0" maximum:"256" doc:"How many artifacts are inspected at a time, at most as many as the agent's own configuration says."`
+	SpoolMaxBytes int64  `json:"spool_max_bytes,omitempty" minimum:"0" doc:"What may wait for the broker, at least 64 MiB, and at most as much as the agent's own configuration says."`
+}
+
+// FleetConfigList is a page of what was set, the latest first.
+type FleetConfigList struct {
+	Configurations []FleetConfig `json:"configurations"`
+	Next           uint64        `json:"next,omitempty" doc:"Give it as before= for the next page; absent on the last."`
+}

@@ -133,6 +133,7 @@ func register(cfg Config, mux *http.ServeMux) (huma.API, error) {
 	o := operations{cfg: cfg, api: humago.New(mux, c), faults: new([]error)}
 	o.posture()
 	o.agents()
+	o.fleet()
 	o.evidence()
 	o.log()
 	o.ingest()
@@ -229,9 +230,12 @@ func RemoteAddr(r *http.Request) netip.Addr {
 // problem chooses the status of an error, here and nowhere else.
 func (o operations) problem(ctx context.Context, err error) error {
 	var chosen huma.StatusError
+	var settings *serve.SettingsError
 	switch {
 	case errors.As(err, &chosen):
 		return chosen
+	case errors.As(err, &settings):
+		return huma.Error422UnprocessableEntity("settings: " + settings.Error())
 	case errors.Is(err, serve.ErrNoLog):
 		return huma.Error404NotFound(serve.ErrNoLog.Error())
 	case errors.Is(err, serve.ErrLogRange):

@@ -100,6 +100,8 @@ func sample(f *servetest.Fleet, o operation, n int) (target, body string) {
 		target = strings.Replace(target, f.Agents["notebook"], f.Agents["lost-laptop"], 1)
 	case "give-up-plan":
 		body = `{"partition":2,"from":40,"next":60,"reason":"the disk was replaced"}`
+	case "set-fleet-configuration":
+		body = `{"settings":{"heartbeat":"1m","jobs":1}}`
 	case "create-token":
 		body = fmt.Sprintf(`{"name":"made-%d","scopes":["tokens:write"]}`, n)
 	}
@@ -347,6 +349,64 @@ func whatIsOdd(t *testing.T, f *servetest.Fleet) {
 	}
 }
 
+// fleetConfigured: what is set is listed, what no aggregator may set is refused in
+// words, and an agent that has not got it is shown.
+func fleetConfigured(t *testing.T, f *servetest.Fleet) {
+	c := newClient(t, f)
+	token := f.Token(access.DefaultTenant, t.Name(), access.Admin)
+	post := func(body string) *httptest.ResponseRecorder {
+		return c.ask(http.MethodPost, "/v1/fleet/configurations", body, bearer(token)...)
+	}
+	for body, want := range map[string]string{
+		`{"settings":{"heartbeat":"1s"}}`:                   "heartbeat: 1s is not within",
+		`{"settings":{"heartbeat":"soon"}}`:                 "no time span",
+		`{"settings":{"spool_max_bytes":5}}`:                "spool_max_bytes: 5 is less",
+		`{"settings":{"scopes":[]}}`:                        "unexpected property",
+		`{"settings":{"privacy":"names"},"agent":"nobody"}`: "unexpected property",
+	} {
+		if w := post(body); w.Code != http.StatusUnprocessableEntity || !strings.Contains(w.Body.String(), want) {
+			t.Errorf("%s: %d %s", body, w.Code, w.Body)
+		}
+	}
+	for _, agent := range []string{"nobody", f.Agents["elsewhere"]} {
+		if w := post(`{"settings":{"jobs":1},"agent":"` + agent + `"}`); w.Code != http.StatusNotFound {
+			t.Errorf("on %s: %d %s", agent, w.Code, w.Body)
+		}
+	}
+	var list serve.FleetConfigList
+	c.get(token, "/v1/fleet/configurations?limit=1", &list)
+	before := uint64(0)
+	if len(list.Configurations) > 0 {
+		before = list.Configurations[0].Version
+	}
+	for i, body := range []string{`{"settings":{"heartbeat":"60s","jobs":1}}`, `{"agent":"` + f.Agents["gpu-node-7"] + `","settings":{}}`, `{}`} {
+		w := post(body)
+		var made serve.FleetConfig
+		if err := json.Unmarshal(w.Body.Bytes(), &made); err != nil || w.Code != http.StatusCreated || made.Version != before+uint64(i)+1 {
+			t.Errorf("%s: %d %s", body, w.Code, w.Body)
+		}
+	}
+	c.get(token, "/v1/fleet/configurations", &list)
+	last, first := list.Configurations[0], list.Configurations[2]
+	if !last.Cleared || last.Agent != "" || last.CreatedBy != t.Name() || first.Settings != (serve.FleetSettings{Heartbeat: "1m0s", Jobs: 1}) || first.Cleared {
+		t.Errorf("history: %+v", list)
+	}
+	c.get(token, fmt.Sprintf("/v1/fleet/configurations?limit=1&before=%d", last.Version), &list)
+	if len(list.Configurations) != 1 || list.Configurations[0].Agent != f.Agents["gpu-node-7"] || list.Next != before+2 {
+		t.Errorf("the page after: %+v", list)
+	}
+	var a serve.Agent
+	c.get(token, "/v1/agents/"+f.Agents["gpu-node-7"], &a)
+	if a.Configuration == nil || a.Configuration.Wanted != before+3 || !slices.ContainsFunc(a.Troubles, func(t serve.Trouble) bool { return t.Kind == "configuration_drift" }) {
+		t.Errorf("an agent that has not got it: %+v, %+v", a.Configuration, a.Troubles)
+	}
+	theirs := f.Token(servetest.OtherTenant, t.Name(), access.Admin)
+	c.get(theirs, "/v1/fleet/configurations", &list)
+	if len(list.Configurations) != 0 {
+		t.Errorf("another tenant sees %+v", list)
+	}
+}
+
 func artifactsPageByPage(t *testing.T, f *servetest.Fleet) {
 	c := newClient(t, f)
 	token := f.Token(access.DefaultTenant, t.Name()+"ours", access.PostureRead)
@@ -534,6 +594,8 @@ func TestStoredEnvelopeThatChangedIsNotShown(t *testing.T) {
 		}
 	}
 }
+
+func TestFleetConfigurations(t *testing.T) { fleetConfigured(t, servetest.Start(t)) }
 
 func TestSessionsChangeThingsOnlyFromOurPages(t *testing.T) {
 	f := servetest.Empty(t)

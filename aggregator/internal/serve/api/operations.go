@@ -119,6 +119,34 @@ func (o operations) agents() {
 		})
 }
 
+// FleetConfigRequest sets something on agents.
+type FleetConfigRequest struct {
+	Agent    string               `json:"agent,omitempty" maxLength:"64" doc:"An agent's id; left out, it is for all agents that have nothing of their own."`
+	Settings *serve.FleetSettings `json:"settings,omitempty" doc:"All that is to be set; left out, what was set before is taken back."`
+}
+
+type fleetConfigQuery struct {
+	Before uint64 `query:"before" maximum:"9007199254740991" doc:"The version that the page before gave as next."`
+	Limit  uint32 `query:"limit" minimum:"1" maximum:"500" default:"100"`
+}
+
+func (o operations) fleet() {
+	add(o, access.Admin, huma.Operation{
+		OperationID: "set-fleet-configuration", Method: http.MethodPost, Path: "/v1/fleet/configurations", Summary: "Set something on agents",
+		Description: "Makes a new version, which the agents fetch when they call and take if their installation lets them. " +
+			"Scopes, privacy, sandbox, egress and keys are for the installation alone to decide.",
+		Tags: []string{"agents"}, DefaultStatus: http.StatusCreated, Errors: []int{http.StatusNotFound},
+	}, func(ctx context.Context, p access.Principal, in *body[FleetConfigRequest]) (*body[serve.FleetConfig], error) {
+		doc, err := o.cfg.Service.SetFleetConfig(ctx, p, in.Body.Agent, in.Body.Settings)
+		return &body[serve.FleetConfig]{doc}, err
+	})
+	add(o, access.AgentsRead, get("list-fleet-configurations", "/v1/fleet/configurations", "What was set on agents", "Every version of what was set on the tenant's agents, the latest first.", "agents"),
+		func(ctx context.Context, p access.Principal, in *fleetConfigQuery) (*body[serve.FleetConfigList], error) {
+			doc, err := o.cfg.Service.FleetConfigs(ctx, p.Tenant, in.Before, in.Limit)
+			return &body[serve.FleetConfigList]{doc}, err
+		})
+}
+
 // envelope is an answer with an envelope's exact bytes.
 type envelope struct {
 	ContentType        string `header:"Content-Type"`
