@@ -106,29 +106,38 @@ func above(program, f *os.File) (*os.File, error) {
 	return os.NewFile(uintptr(fd), f.Name()), nil
 }
 
-// Start starts the process and its supervisor.
+// Start starts the process and its supervisor: in namespaces of its own, or without
+// where those cannot be made and are not required.
 func (c *child) Start(context.Context) error {
-	started := make(chan error, 1)
-	go c.supervise(started)
-	return <-started
+	var err error
+	for _, isolated := range c.launcher.confinement.tries() {
+		started := make(chan error, 1)
+		go c.supervise(isolated, started)
+		if err = <-started; err == nil {
+			break
+		}
+	}
+	for _, f := range c.theirs {
+		_ = f.Close()
+	}
+	if err == nil {
+		return nil
+	}
+	c.refused = fmt.Errorf("start process: %w", err)
+	c.waitErr = c.refused
+	c.exit = &CrashError{ExitCode: -1, Signal: "not started"}
+	close(c.exited)
+	return errors.Join(c.waitErr, c.stdout.Close(), c.stderr.Close())
 }
 
 // supervise keeps one thread for the process's whole life: the signal at the
 // parent's death is tied to the thread that forked, and what confines the child is
 // put on this thread, for the child to inherit, and must not stay on one that others
 // use. The thread ends with this goroutine, since it is never unlocked.
-func (c *child) supervise(started chan<- error) {
+func (c *child) supervise(isolated bool, started chan<- error) {
 	runtime.LockOSThread()
-	err := c.begin()
-	for _, f := range c.theirs {
-		err = errors.Join(err, f.Close())
-	}
-	if err != nil {
-		c.refused = fmt.Errorf("start process: %w", err)
-		c.waitErr = c.refused
-		c.exit = &CrashError{ExitCode: -1, Signal: "not started"}
-		started <- errors.Join(c.waitErr, c.stdout.Close(), c.stderr.Close())
-		close(c.exited)
+	if err := c.begin(isolated); err != nil {
+		started <- err
 		return
 	}
 	c.mu.Lock()
@@ -146,29 +155,23 @@ func (c *child) supervise(started chan<- error) {
 	<-c.exited
 }
 
-// begin confines this thread and starts the process on it. Where no namespaces can
-// be made, it starts without, unless they are required.
-func (c *child) begin() error {
+// begin confines this thread and starts the process on it.
+func (c *child) begin(isolated bool) error {
 	limits := c.launcher.confinement
-	layers, err := limits.thread()
+	layers, err := limits.thread(isolated)
 	if err != nil {
 		return err
 	}
-	for _, isolated := range []bool{true, false} {
-		c.cmd = c.launcher.command(isolated, c.theirs[0])
-		c.cmd.Stdout, c.cmd.Stderr = c.theirs[1], c.theirs[2]
-		if err = c.cmd.Start(); err == nil || limits.off() || limits.mode == SandboxRequire {
-			if err == nil && c.cmd.SysProcAttr.Cloneflags != 0 {
-				layers = append(layers, predicate.LayerNetwork)
-			}
-			break
-		}
-	}
-	if err != nil {
+	c.cmd = c.launcher.command(isolated, c.theirs[0])
+	c.cmd.Stdout, c.cmd.Stderr = c.theirs[1], c.theirs[2]
+	if err := c.cmd.Start(); err != nil {
 		if limits.mode == SandboxRequire {
 			return fmt.Errorf("%w: %s cannot be put on here, a process with namespaces of its own: %w", ErrSandbox, predicate.LayerNetwork, err)
 		}
 		return err
+	}
+	if isolated {
+		layers = append(layers, predicate.LayerNetwork)
 	}
 	if !limits.off() {
 		if err := limits.stopped(c.cmd.Process.Pid); err != nil {

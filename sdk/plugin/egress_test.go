@@ -377,7 +377,7 @@ func TestEgressOfAHostileConnector(t *testing.T) {
 // with its process.
 func TestEgressEndsWhatIsSilent(t *testing.T) {
 	server := echoServer(t)
-	h := newRemote(t, Egress{Idle: 100 * time.Millisecond}, server)
+	h := newRemote(t, Egress{Idle: time.Second}, server)
 	if err := h.does("hold " + server); err == nil || !strings.Contains(err.Error(), "held") {
 		t.Fatal(err)
 	}

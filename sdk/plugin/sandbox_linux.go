@@ -93,6 +93,32 @@ func (c confinement) namespaces() uintptr {
 	return namespaces
 }
 
+// tries says whether the plugin is started in namespaces of its own, one try after the
+// other.
+func (c confinement) tries() []bool {
+	switch {
+	case c.off() || slices.Contains(c.without, predicate.LayerNetwork):
+		return []bool{false}
+	case c.mode == SandboxRequire:
+		return []bool{true}
+	}
+	return []bool{true, false}
+}
+
+// startFlags are those by which os/exec makes the process. The filter allows no others:
+// in namespaces of its own, where the plugin has no privilege, it makes no process by
+// them again.
+func (c confinement) startFlags(isolated bool) uint32 {
+	const plain = unix.CLONE_VFORK | unix.CLONE_VM
+	switch {
+	case !isolated:
+		return plain
+	case c.readsAsRoot():
+		return uint32(c.namespaces()) | plain
+	}
+	return uint32(c.namespaces())
+}
+
 // dropPrivileges leaves to what this thread executes no capability but to read
 // files, and none at all to what is no root.
 func dropPrivileges() error {
@@ -109,7 +135,7 @@ func dropPrivileges() error {
 
 // thread puts the layers on this thread that a child inherits, and names them.
 // The thread must not be used for anything else afterwards.
-func (c confinement) thread() ([]predicate.Layer, error) {
+func (c confinement) thread(isolated bool) ([]predicate.Layer, error) {
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return nil, err
 	}
@@ -125,7 +151,7 @@ func (c confinement) thread() ([]predicate.Layer, error) {
 	for _, l := range []struct {
 		layer predicate.Layer
 		put   func() error
-	}{{predicate.LayerLandlock, c.landlock}, {predicate.LayerSeccomp, seccomp}} {
+	}{{predicate.LayerLandlock, c.landlock}, {predicate.LayerSeccomp, func() error { return seccomp(c.startFlags(isolated)) }}} {
 		if slices.Contains(c.without, l.layer) {
 			continue
 		}
@@ -145,7 +171,7 @@ func (c confinement) attributes(isolated bool) *syscall.SysProcAttr {
 	a := &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	if !c.off() {
 		a.Ptrace = true
-		if isolated && !slices.Contains(c.without, predicate.LayerNetwork) {
+		if isolated {
 			a.Cloneflags = c.namespaces()
 		}
 	}

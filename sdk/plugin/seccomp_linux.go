@@ -105,8 +105,8 @@ func begin() filter {
 	return f
 }
 
-// program is the filter of this machine.
-func program() filter {
+// program is the filter of this machine, for a process that is made by some flags.
+func program(flags uint32) filter {
 	f := begin()
 	for _, c := range append(plainCalls, machineCalls...) {
 		f.allow(uint32(c)) //nolint:gosec // a call's number
@@ -117,12 +117,9 @@ func program() filter {
 	// Sockets of streams on this machine: to be connected to, not to connect.
 	f.when(unix.SYS_SOCKET, argument(0, unix.AF_UNIX), masked(1, 0xf, unix.SOCK_STREAM))
 	f.reload()
-	// What starts the plugin itself, with the flags that os/exec has for it, and
-	// threads. A plugin that does the same gets a process below it, which ends with it.
-	for _, flags := range []uint32{namespaces, namespaces&^unix.CLONE_NEWUSER | unix.CLONE_VFORK | unix.CLONE_VM, unix.CLONE_VFORK | unix.CLONE_VM} {
-		f.option(unix.SYS_CLONE, 0, flags|uint32(unix.SIGCHLD))
-		f.option(unix.SYS_CLONE, 0, flags|uint32(unix.SIGCHLD)|unix.CLONE_PIDFD)
-	}
+	// What starts the plugin itself, and threads.
+	f.option(unix.SYS_CLONE, 0, flags|uint32(unix.SIGCHLD))
+	f.option(unix.SYS_CLONE, 0, flags|uint32(unix.SIGCHLD)|unix.CLONE_PIDFD)
 	f.reload()
 	// os/exec takes a parent outside of the namespace for one that is dead, and ends
 	// the first process of it, which the kernel does not do.
@@ -139,9 +136,9 @@ func program() filter {
 	// One more filter, for all threads: it can only refuse more.
 	f.when(unix.SYS_SECCOMP, argument(0, unix.SECCOMP_SET_MODE_FILTER), argument(1, unix.SECCOMP_FILTER_FLAG_TSYNC))
 	f.reload()
-	// Memory of its own, and files; memory that is shared counts for no limit.
+	// Memory of its own, and files; memory that is shared, or grows as a stack, counts for no limit.
 	f.choice(unix.SYS_MMAP, 3, unix.MAP_ANON, 0)
-	f.choice(unix.SYS_MMAP, 3, unix.MAP_TYPE, unix.MAP_PRIVATE)
+	f.choice(unix.SYS_MMAP, 3, unix.MAP_TYPE|unix.MAP_GROWSDOWN, unix.MAP_PRIVATE)
 	for _, op := range []uint32{unix.PTRACE_TRACEME, unix.PTRACE_DETACH} {
 		f.option(unix.SYS_PTRACE, 0, op)
 	}
@@ -173,11 +170,11 @@ func (f *filter) choice(call, i, mask, value uint32) {
 }
 
 // seccomp puts the filter on this thread and what it starts.
-func seccomp() error {
+func seccomp(flags uint32) error {
 	if machine == 0 {
 		return unix.ENOSYS
 	}
-	return install(program(), 0)
+	return install(program(flags), 0)
 }
 
 // install puts a filter on this thread and what it starts, or on all threads.

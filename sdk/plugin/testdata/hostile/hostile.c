@@ -110,6 +110,13 @@ static int awayByExec(char **argv) {
   return 0; /* it runs on, in a group of its own */
 }
 
+/* nested makes one with all the namespaces that the program was started in. */
+static int nested(void) {
+  long pid = syscall(SYS_clone, CLONE_NEWUSER | CLONE_NEWNET | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS | SIGCHLD, 0, 0, 0, 0);
+  if (pid == 0) _exit(0);
+  return said(pid);
+}
+
 static int doubleFork(void) {
   pid_t pid = fork();
   if (pid < 0) return errno;
@@ -289,6 +296,7 @@ static int attempt(char **argv) {
   IS("vfork") said(syscall(SYS_vfork));
   IS("clone") away();
   IS("forkbomb") forkBomb();
+  IS("nested") nested();
   IS("exec-away") awayByExec(argv);
   IS("forever") forever(NULL);
   IS("shell") said(execl("/bin/sh", "sh", "-c", "exit 0", NULL));
@@ -316,6 +324,7 @@ static int attempt(char **argv) {
   IS("chmod") changeMode();
   IS("memory") hog(MAP_PRIVATE);
   IS("shared") hog(MAP_SHARED);
+  IS("stacks") hog(MAP_PRIVATE | MAP_GROWSDOWN);
   IS("fds") descriptors();
   IS("file") fill();
   IS("others") others();
