@@ -216,7 +216,12 @@ func (a *Aggregator) openIngest(ctx context.Context) error {
 	c.Topic, c.Owner, c.Plans, c.Admitter, c.Rows, c.Offsets = topic.Statements, owner, a.store, admitter, a.rows, a.consumer
 	c.Retryable, c.Log = retryable, a.cfg.Log
 	if dir := a.cfg.Settings.EvidenceDir(); dir != "" {
-		log, err := evidence.Open(ctx, evidence.Config{Dir: dir, Origin: a.cfg.Settings.Evidence.Origin, Log: a.cfg.Log})
+		set := a.cfg.Settings.Evidence
+		ec := evidence.Config{Dir: dir, Origin: set.Origin, Required: set.WitnessesRequired, Log: a.cfg.Log}
+		for _, w := range set.Witnesses {
+			ec.Witnesses = append(ec.Witnesses, evidence.Witness(w))
+		}
+		log, err := evidence.Open(ctx, ec)
 		if err != nil {
 			return err
 		}

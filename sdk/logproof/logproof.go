@@ -65,6 +65,15 @@ func Open(checkpoint []byte, key string) (Checkpoint, error) {
 	return out, nil
 }
 
+// Origin is the name of the log whose public key this is.
+func Origin(key string) (string, error) {
+	v, err := note.NewVerifier(key)
+	if err != nil {
+		return "", fmt.Errorf("read the log's key: %w", err)
+	}
+	return v.Name(), nil
+}
+
 // ErrProof says that a proof does not show what it should.
 var ErrProof = errors.New("the proof does not hold")
 

@@ -11,6 +11,7 @@ var commands = []func() *cobra.Command{
 	newScan,
 	newAgent,
 	newVerify,
+	newWitness,
 	newResolve,
 	newDoctor,
 	newRules,

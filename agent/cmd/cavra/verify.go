@@ -22,6 +22,8 @@ type verifyOptions struct {
 	trustEmbedded  bool
 	requireUnitary bool
 	logKey         string
+	witnessKeys    []string
+	witnesses      int
 }
 
 func newVerify() *cobra.Command {
@@ -42,7 +44,9 @@ An export may prove that its statements stand in the aggregator's transparency
 log. With --log-key, the key that you first saw of that log, all of them have to,
 and none may stand there behind the end of its key: a key that was stolen after
 another followed cannot sign for the time before. Without it, it cannot be told
-whether a key had ended or was revoked.
+whether a key had ended or was revoked. With --witness-key as well, the log's
+checkpoints have to be signed by witnesses, who have seen it grow and never change:
+so that it is the same log that others are shown.
 
 Exit codes: 0 all is well; 1 a signature, a statement or a link is bad; 2 wrong
 usage, or no key.`,
@@ -56,6 +60,8 @@ usage, or no key.`,
 	f.StringArrayVar(&o.keys, "key", nil, "`FILE` with a public key that you trust: PEM, or an export; may be given again")
 	f.BoolVar(&o.trustEmbedded, "trust-embedded-keys-unsafe", false, "use the keys that FILE itself carries: this shows integrity, not authenticity")
 	f.StringVar(&o.logKey, "log-key", "", "the transparency log's public `KEY`, or a file that holds it: fail unless every statement is proven to be in that log")
+	f.StringArrayVar(&o.witnessKeys, "witness-key", nil, "a witness's public `KEY`, or a file that holds it: fail unless it has signed the log's checkpoints; may be given again")
+	f.IntVar(&o.witnesses, "witnesses", 0, "how many of the witnesses have to have signed (default all of those given)")
 	f.BoolVar(&o.requireUnitary, "complete", false, "fail unless every chain is whole from its first statement on, and the export ends with this file")
 	return cmd
 }
@@ -83,6 +89,11 @@ func verify(cmd *cobra.Command, o verifyOptions, path string) error {
 	slices.SortStableFunc(links, compareLinks)
 	bad += place(links)
 	proofs := prove(evidence, log)
+	witnessed, err := o.witnessed(evidence)
+	if err != nil {
+		return err
+	}
+	proofs.problems = append(proofs.problems, witnessed...)
 	inLog, unproven := proofs.logged(evidence, log != "", links)
 	bad += unproven
 	if err := printLinks(cmd.OutOrStdout(), links, ring, proofs); err != nil {

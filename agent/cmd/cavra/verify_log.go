@@ -188,5 +188,36 @@ func (p proven) logged(e *export, required bool, links []verified) (words string
 	return words, bad + len(p.problems)
 }
 
+// witnessed holds the checkpoints of an export against the witnesses that are
+// given, and returns what is wrong.
+func (o verifyOptions) witnessed(e *export) (problems []string, err error) {
+	if len(o.witnessKeys) == 0 {
+		if o.witnesses > 0 {
+			return nil, errors.New("--witnesses: name their keys with --witness-key")
+		}
+		return nil, nil
+	}
+	if o.logKey == "" {
+		return nil, errors.New("--witness-key: name the log's key with --log-key as well")
+	}
+	witnesses, err := witnessKeys(o.witnessKeys)
+	if err != nil {
+		return nil, err
+	}
+	need := len(witnesses)
+	if o.witnesses > 0 {
+		need = o.witnesses
+	}
+	if need > len(witnesses) {
+		return nil, fmt.Errorf("--witnesses %d: only %d keys are given", need, len(witnesses))
+	}
+	for _, l := range e.logs {
+		if _, err := logproof.Witnessed([]byte(l.Checkpoint), witnesses, need); err != nil {
+			problems = append(problems, err.Error())
+		}
+	}
+	return problems, nil
+}
+
 // errNoLog says that a log was asked for and the file has none.
 var errNoLog = errors.New("--log-key is given, and the file has no proof of a transparency log: export it again from an aggregator that keeps one")

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -21,6 +22,7 @@ import (
 	"github.com/cavra/cavra/aggregator/internal/control"
 	"github.com/cavra/cavra/aggregator/internal/ingest/kafka"
 	"github.com/cavra/cavra/schemas/topic"
+	"github.com/cavra/cavra/sdk/logproof"
 	"github.com/cavra/cavra/sdk/settings"
 )
 
@@ -100,6 +102,42 @@ type Evidence struct {
 	Dir string `yaml:"dir"`
 	// Origin names the log in its checkpoints, as a URL without a scheme.
 	Origin string `yaml:"origin"`
+	// Witnesses have to sign a checkpoint before it is published: as many of them as
+	// WitnessesRequired says, and all of them where that is 0.
+	Witnesses         []Witness `yaml:"witnesses"`
+	WitnessesRequired int       `yaml:"witnesses_required"`
+}
+
+// Witness is one that follows the log from elsewhere.
+type Witness struct {
+	// Key is its public key, as cavra witness writes it.
+	Key string `yaml:"key"`
+	URL string `yaml:"url"`
+}
+
+func (e Evidence) validate() error {
+	var errs []error
+	if !origin.MatchString(e.Origin) {
+		errs = append(errs, fmt.Errorf("evidence.origin: %q: want letters, digits, dots, hyphens and slashes, as in log.example.com/cavra", e.Origin))
+	}
+	seen := map[string]bool{}
+	for i, w := range e.Witnesses {
+		if _, err := logproof.ParseWitness(w.Key); err != nil {
+			errs = append(errs, fmt.Errorf("evidence.witnesses[%d].key: %w", i, err))
+		}
+		u, err := url.Parse(w.URL)
+		if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+			errs = append(errs, fmt.Errorf("evidence.witnesses[%d].url: %q: want https://host:port", i, w.URL))
+		}
+		if seen[w.Key] || seen[w.URL] {
+			errs = append(errs, fmt.Errorf("evidence.witnesses[%d]: it is named twice", i))
+		}
+		seen[w.Key], seen[w.URL] = true, true
+	}
+	if e.WitnessesRequired < 0 || e.WitnessesRequired > len(e.Witnesses) {
+		errs = append(errs, fmt.Errorf("evidence.witnesses_required: %d, and there are %d witnesses", e.WitnessesRequired, len(e.Witnesses)))
+	}
+	return errors.Join(errs...)
 }
 
 // TLS names a certificate and its key, both PEM files.
@@ -215,8 +253,8 @@ func (c Config) Validate() error {
 	if c.Keys.Overlap() < control.MinOverlap || c.Keys.OverlapDays > maxOverlapDays {
 		errs = append(errs, fmt.Errorf("keys.overlap_days: %d is not within %d and %d", c.Keys.OverlapDays, control.MinOverlap/(24*time.Hour), maxOverlapDays))
 	}
-	if !origin.MatchString(c.Evidence.Origin) {
-		errs = append(errs, fmt.Errorf("evidence.origin: %q: want letters, digits, dots, hyphens and slashes, as in log.example.com/cavra", c.Evidence.Origin))
+	if err := c.Evidence.validate(); err != nil {
+		errs = append(errs, err)
 	}
 	if c.Embedded.Dir == "" && (c.EmbeddedKafka() || c.EmbeddedClickHouse() || c.EmbeddedControl()) {
 		errs = append(errs, errors.New("set kafka.brokers, clickhouse.addresses and one of control.sqlite and control.postgresql_file, or embedded.dir to run what is missing in this program"))

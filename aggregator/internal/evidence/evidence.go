@@ -11,12 +11,16 @@ package evidence
 import (
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/transparency-dev/tessera"
@@ -42,6 +46,10 @@ const (
 	publishEvery = 100 * time.Millisecond
 	poll         = 20 * time.Millisecond
 	maxKey       = 4 << 10
+	// witnessTimeout bounds the wait for witnesses, and maxAnswer what one says, in
+	// bytes: a cut one is no signature.
+	witnessTimeout = 10 * time.Second
+	maxAnswer      = 16 << 10
 )
 
 // Config says where a log is.
@@ -51,7 +59,18 @@ type Config struct {
 	// Origin names the log in its checkpoints, as a URL without a scheme: letters,
 	// digits, dots and slashes. It is fixed with the first start.
 	Origin string
-	Log    *slog.Logger
+	// Witnesses have to sign a checkpoint before it is published: Required of them,
+	// all where that is 0. What is not published is not acknowledged, so that
+	// nothing is taken in without them.
+	Witnesses []Witness
+	Required  int
+	Log       *slog.Logger
+}
+
+// Witness follows the log from elsewhere (c2sp.org/tlog-witness).
+type Witness struct {
+	// Key is its public key, and URL where checkpoints are sent.
+	Key, URL string
 }
 
 // Log is an open log.
@@ -61,6 +80,12 @@ type Log struct {
 	reader   tessera.LogReader
 	await    *tessera.PublicationAwaiter
 	stop     func() error
+
+	mu sync.Mutex
+	// unpublished are the entries that were put into the log and that no checkpoint
+	// is known to commit to. Asked for again, they are not put there again: a
+	// witness may be away for long.
+	unpublished map[[sha256.Size]byte]tessera.IndexFuture
 }
 
 // Open opens a log, and makes it and its key where there is none.
@@ -84,12 +109,20 @@ func openLog(ctx context.Context, cfg Config) (*Log, error) {
 		return nil, err
 	}
 	klog.SetSlogLogger(cfg.Log.With(slog.String("part", "transparency log")))
-	driver, err := posix.New(ctx, posix.Config{Path: filepath.Join(cfg.Dir, tilesDir)})
+	client := &http.Client{Transport: bounded{http.DefaultTransport}, Timeout: witnessTimeout}
+	driver, err := posix.New(ctx, posix.Config{Path: filepath.Join(cfg.Dir, tilesDir), HTTPClient: client})
 	if err != nil {
 		return nil, err
 	}
 	options := tessera.NewAppendOptions().WithCheckpointSigner(signer).WithBatching(batch, batchAge).
 		WithCheckpointInterval(publishEvery).WithCheckpointRepublishInterval(0)
+	if len(cfg.Witnesses) > 0 {
+		group, err := cfg.group()
+		if err != nil {
+			return nil, err
+		}
+		options = options.WithWitnesses(group, &tessera.WitnessOptions{Timeout: witnessTimeout})
+	}
 	background, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	appender, shutdown, reader, err := tessera.NewAppender(background, driver, options)
 	if err != nil {
@@ -97,13 +130,47 @@ func openLog(ctx context.Context, cfg Config) (*Log, error) {
 		return nil, err
 	}
 	id := fmt.Sprintf("%s+%08x", signer.Name(), signer.KeyHash())
-	l := &Log{key: key, id: id, appender: appender, reader: reader}
+	l := &Log{key: key, id: id, appender: appender, reader: reader, unpublished: map[[sha256.Size]byte]tessera.IndexFuture{}}
 	l.await = tessera.NewPublicationAwaiter(background, reader.ReadCheckpoint, poll)
 	l.stop = func() error {
 		defer cancel()
 		return shutdown(background)
 	}
 	return l, nil
+}
+
+// group is the policy of the witnesses, by way of its text: Tessera makes a group
+// of a list in no other.
+func (c Config) group() (tessera.WitnessGroup, error) {
+	need := c.Required
+	if need == 0 {
+		need = len(c.Witnesses)
+	}
+	var text, names strings.Builder
+	for i, w := range c.Witnesses {
+		fmt.Fprintf(&text, "witness w%d %s %s\n", i, w.Key, w.URL)
+		fmt.Fprintf(&names, " w%d", i)
+	}
+	fmt.Fprintf(&text, "group required %d%s\nquorum required\n", need, names.String())
+	g, err := tessera.NewWitnessGroupFromPolicy([]byte(text.String()))
+	if err != nil {
+		return g, fmt.Errorf("witnesses: %w", err)
+	}
+	return g, nil
+}
+
+// bounded cuts what a witness answers.
+type bounded struct{ next http.RoundTripper }
+
+func (b bounded) RoundTrip(r *http.Request) (*http.Response, error) {
+	answer, err := b.next.RoundTrip(r)
+	if err == nil {
+		answer.Body = struct {
+			io.Reader
+			io.Closer
+		}{io.LimitReader(answer.Body, maxAnswer), answer.Body}
+	}
+	return answer, err
 }
 
 // loadKey reads the log's key, and makes one for a new log.
@@ -153,19 +220,44 @@ func (l *Log) Append(ctx context.Context, statements []predicate.Digest) ([]uint
 }
 
 func (l *Log) append(ctx context.Context, entries [][]byte) ([]uint64, error) {
-	futures := make([]tessera.IndexFuture, len(entries))
+	futures, sums := make([]tessera.IndexFuture, len(entries)), make([][sha256.Size]byte, len(entries))
 	for i, e := range entries {
-		futures[i] = l.appender.Add(ctx, tessera.NewEntry(e))
+		sums[i] = sha256.Sum256(e)
+		futures[i] = l.add(ctx, sums[i], e)
 	}
 	out := make([]uint64, len(entries))
 	for i, f := range futures {
 		index, _, err := l.await.Await(ctx, f)
 		if err != nil {
+			if ctx.Err() == nil {
+				l.forget(sums[i : i+1]) // it was not put there
+			}
 			return nil, fmt.Errorf("append to the transparency log: %w", err)
 		}
 		out[i] = index.Index
 	}
+	l.forget(sums)
 	return out, nil
+}
+
+// add puts an entry into the log, unless it is there and not published.
+func (l *Log) add(ctx context.Context, sum [sha256.Size]byte, entry []byte) tessera.IndexFuture {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if f, ok := l.unpublished[sum]; ok {
+		return f
+	}
+	f := l.appender.Add(context.WithoutCancel(ctx), tessera.NewEntry(entry))
+	l.unpublished[sum] = f
+	return f
+}
+
+func (l *Log) forget(sums [][sha256.Size]byte) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, s := range sums {
+		delete(l.unpublished, s)
+	}
 }
 
 // ErrRange says that a tree is asked for that the log has not grown to.

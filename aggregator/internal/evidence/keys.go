@@ -11,9 +11,13 @@ import (
 	"github.com/cavra/cavra/schemas/predicate"
 )
 
-// settleEvery is how often it is looked whether keys have ended by the passing of
+// enterEvery is how often events are entered while no statement comes, and
+// settleEvery how often it is looked whether keys have ended by the passing of
 // time.
-const settleEvery = 10 * time.Second
+const (
+	enterEvery  = time.Second
+	settleEvery = 10 * time.Second
+)
 
 // Store knows what happened to agents' keys.
 type Store interface {
@@ -145,10 +149,15 @@ func (l *Ledger) enter(ctx context.Context, events []control.KeyEvent) error {
 // Run enters what happens to keys while no statement comes, and what becomes of
 // them by the passing of time, until ctx ends, whose error it returns.
 func (l *Ledger) Run(ctx context.Context) error {
-	tick := time.NewTicker(settleEvery)
+	tick := time.NewTicker(enterEvery)
 	defer tick.Stop()
+	var settled time.Time
 	for {
-		if err := l.settle(ctx); err != nil && ctx.Err() == nil {
+		do := l.Enter
+		if time.Since(settled) >= settleEvery {
+			do, settled = l.settle, time.Now()
+		}
+		if err := do(ctx); err != nil && ctx.Err() == nil {
 			l.log.WarnContext(ctx, "what happened to agents' keys is not in the transparency log yet, trying again", slog.Any("error", err))
 		}
 		select {
