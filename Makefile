@@ -53,11 +53,11 @@ test-postgres: ## Pass the control store's tests on PostgreSQL (needs Debian's p
 
 # Needs more: Python, PyPI, and SoftHSM.
 .PHONY: test-keys
-test-keys: build engine ## Agents' keys in AWS KMS, against moto, and in a PKCS #11 token (needs python3 with pip, and Debian's package softhsm2)
+test-keys: build engine ## Agents' keys in AWS KMS and identities of AWS STS, against moto, and keys in a PKCS #11 token (needs python3 with pip, and Debian's package softhsm2)
 	test -e .cache/moto/ready || { python3 -m venv .cache/moto && .cache/moto/bin/pip install --quiet 'moto[server,kms]==5.2.5' && touch .cache/moto/ready; }
 	cd agent && CAVRA_MOTO_PYTHON=$(CURDIR)/.cache/moto/bin/python go test -tags keys -count=1 ./internal/keys/...
 	cd agent && CAVRA_MOTO_PYTHON=$(CURDIR)/.cache/moto/bin/python go test -tags keys -count=1 -run KMS .
-	go test -tags keys -count=1 -run TestAgentWithAToken ./testbed/scenario
+	CAVRA_MOTO_PYTHON=$(CURDIR)/.cache/moto/bin/python go test -tags keys -count=1 -v -run 'TestAgentWithAToken|TestJoinByAWS' ./testbed/scenario
 
 # Needs more: Chromium.
 .PHONY: test-web

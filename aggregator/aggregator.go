@@ -255,6 +255,9 @@ func (a *Aggregator) openDocuments(ctx context.Context) error {
 			return err
 		}
 		enrolment.Certifier, enrolment.Challenges = a.agents.contact, a.agents.challenges
+		if enrolment.AWS, err = set.Agents.AWS(); err != nil {
+			return err
+		}
 	}
 	if a.enrol, err = enrol.New(enrolment); err != nil {
 		return err

@@ -20,6 +20,12 @@ import (
 // seconds.
 func shortLived(t *testing.T, dir string, p stack.Programs, life time.Duration) *world {
 	t.Helper()
+	return withSettings(t, dir, p, fmt.Sprintf("agents:\n  certificate_life: %s\n", life))
+}
+
+// withSettings is an aggregator with everything embedded and more settings.
+func withSettings(t *testing.T, dir string, p stack.Programs, more string) *world {
+	t.Helper()
 	data := filepath.Join(dir, "data")
 	if err := os.MkdirAll(data, 0o700); err != nil {
 		t.Fatal(err)
@@ -33,7 +39,7 @@ func shortLived(t *testing.T, dir string, p stack.Programs, life time.Duration) 
 		t.Fatal(err)
 	}
 	file := filepath.Join(dir, "aggregator.yaml")
-	write(t, file, fmt.Sprintf("listen: 127.0.0.1:%d\nembedded:\n  dir: %s\n  kafka_port: %d\nagents:\n  certificate_life: %s\n", listen, data, kafka, life))
+	write(t, file, fmt.Sprintf("listen: 127.0.0.1:%d\nembedded:\n  dir: %s\n  kafka_port: %d\n", listen, data, kafka)+more)
 	return newWorld(t, dir, p, stack.AggregatorConfig{Programs: p, Dir: data, Config: file}, nil)
 }
 

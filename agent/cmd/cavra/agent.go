@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cavra/cavra/agent"
+	"github.com/cavra/cavra/agent/internal/awsjoin"
 	"github.com/cavra/cavra/agent/internal/config"
 	"github.com/cavra/cavra/agent/internal/enrol"
 	"github.com/cavra/cavra/schemas/predicate"
@@ -52,7 +53,7 @@ func dirFlag(cmd *cobra.Command, dir *string) {
 
 func newEnroll() *cobra.Command {
 	var r enrol.Request
-	var tokenFile string
+	var tokenFile, rule, endpoint string
 	var c choices
 	cmd := &cobra.Command{
 		Use:   "enroll",
@@ -60,19 +61,28 @@ func newEnroll() *cobra.Command {
 		Long: `enroll makes a key in the agent's folder, which never leaves it, and exchanges a
 one-time join token for the agent's identity and its way to the topic.
 
+With --aws-sts, the machine's identity at AWS stands for the token, where the
+aggregator has a rule for it: the credentials stay here, and sign a request that
+says nothing but who signed it.
+
 With --key, a key in AWS KMS or in a PKCS #11 token certifies that one, for a
 time: nothing but that is ever signed by it, so that a scan of any size asks it
 nothing. Whoever holds its public half can verify the whole chain.`,
 		Example: `  cavra agent enroll --server http://127.0.0.1:8480 --token-file join.token --dir ./agent --scan /models
+  cavra agent enroll --aws-sts acme/gpu-nodes --server https://cavra.example:8480 --dir ./agent --scan /models
   cavra agent enroll --key kms:arn:aws:kms:eu-central-1:111122223333:key/… --server https://cavra.example:8480 --token-file join.token --dir ./agent --scan /models
   cavra agent enroll --reenroll --server https://cavra.example:8480 --token-file join.token --dir ./agent`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			token, err := readToken(cmd.InOrStdin(), tokenFile, r.JoinToken)
-			if err != nil {
+			var err error
+			if rule != "" {
+				if r.AWS, err = awsRule(rule, endpoint, r.Reenroll || tokenFile != "" || r.JoinToken != ""); err != nil {
+					return err
+				}
+			} else if r.JoinToken, err = readToken(cmd.InOrStdin(), tokenFile, r.JoinToken); err != nil {
 				return err
 			}
-			r.JoinToken, r.Version = token, version
+			r.Version = version
 			if !cmd.Flags().Changed("keyed-below") {
 				c.keyedBelow = unset
 			}
@@ -99,6 +109,8 @@ nothing. Whoever holds its public half can verify the whole chain.`,
 	f.StringVar(&r.Server, "server", "http://127.0.0.1:8480", "the aggregator's address")
 	f.StringVar(&tokenFile, "token-file", "", "a file that holds the join token; - is standard input")
 	f.StringVar(&r.JoinToken, "token", "", "the join token itself; others on this machine can see it, so prefer --token-file")
+	f.StringVar(&rule, "aws-sts", "", "TENANT/RULE: join by this machine's identity at AWS, which the tenant's rule lets in")
+	f.StringVar(&endpoint, "aws-sts-endpoint", "", "the URL of AWS STS, where the aggregator is configured with another than AWS's own")
 	f.StringVar(&r.CAFile, "ca", "", "the aggregator's certificate authority, PEM")
 	f.StringVar(&r.HolderName, "key", "", "where the key is that everything rests on: file (the default), kms:ARN, or pkcs11:token=…;object=…?module-path=…[&pin-source=file:/…]")
 	f.BoolVar(&r.Reenroll, "reenroll", false, "open a new epoch for an agent that is enrolled, with a token made for it")
@@ -108,6 +120,19 @@ nothing. Whoever holds its public half can verify the whole chain.`,
 	f.BoolVar(&c.remote, "remote-config", false, "let the aggregator make this agent slower or smaller than its own configuration says (remote_config: on)")
 	f.StringVar(&c.privacy, "privacy", "", "strict (the default) sends names as keyed hashes, names sends them in the clear, full-local keeps all reports on this machine")
 	return cmd
+}
+
+// awsRule is the rule that stands for a join token.
+func awsRule(name, endpoint string, other bool) (*awsjoin.Rule, error) {
+	if other {
+		return nil, errors.New("--aws-sts enrols a new agent, without a join token: leave --token-file, --token and --reenroll out")
+	}
+	rule, err := awsjoin.ParseRule(name)
+	if err != nil {
+		return nil, fmt.Errorf("--aws-sts: %w", err)
+	}
+	rule.Endpoint = endpoint
+	return &rule, nil
 }
 
 func readToken(stdin io.Reader, file, token string) (string, error) {

@@ -18,6 +18,7 @@ import (
 
 	"connectrpc.com/connect"
 
+	"github.com/cavra/cavra/agent/internal/awsjoin"
 	"github.com/cavra/cavra/agent/internal/certificate"
 	"github.com/cavra/cavra/agent/internal/reach"
 	enrolv1 "github.com/cavra/cavra/schemas/gen/cavra/enrol/v1"
@@ -95,6 +96,9 @@ type Request struct {
 	CAFile   string
 	Reenroll bool
 	Version  string
+	// AWS is the rule that gives the join token for this machine's identity at AWS;
+	// nil where JoinToken is one.
+	AWS *awsjoin.Rule
 	// Holder holds the key that certifies the agent's; nil where the agent's own
 	// file is all there is. HolderName is what opens it again.
 	Holder     identity.Holder
@@ -135,6 +139,11 @@ func Enrol(ctx context.Context, r Request) (Identity, error) {
 	tlsKey, err := certificates.Fresh()
 	if err != nil {
 		return Identity{}, fmt.Errorf("enrol: %w", err)
+	}
+	if r.AWS != nil {
+		if r.JoinToken, err = joinByAWS(ctx, r, ca, candidate.key.Public().ID()); err != nil {
+			return Identity{}, err
+		}
 	}
 	answer, err := exchange(ctx, r, ca, candidate, tlsKey)
 	if err != nil {
@@ -211,6 +220,23 @@ func (i Identity) validate() error {
 		return fmt.Errorf("the identity is not whole: %w", err)
 	}
 	return nil
+}
+
+// joinByAWS gets a join token for this machine's identity at AWS.
+func joinByAWS(ctx context.Context, r Request, ca string, key predicate.Digest) (string, error) {
+	client, err := httpClient(r.Server, ca)
+	if err != nil {
+		return "", err
+	}
+	desk := enrolv1connect.NewEnrolmentServiceClient(client, r.Server, connect.WithReadMaxBytes(maxAnswer))
+	token, err := awsjoin.Token(ctx, desk, *r.AWS, key)
+	if called := new(connect.Error); errors.As(err, &called) {
+		err = refusal(r.Server, err)
+	}
+	if err != nil {
+		return "", fmt.Errorf("enrol by AWS: %w", err)
+	}
+	return token, nil
 }
 
 // exchange trades the token and the public key for an identity.

@@ -83,6 +83,6 @@ ClickHouse, and shows the posture by an API and a web page.`,
 	}
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage(err) })
 	cmd.AddCommand(serveCommand(), tenantCommand(), postureCommand(), agentsCommand(), fleetCommand(), quarantineCommand(),
-		exportCommand(), ingestCommand(), logCommand(), joinTokenCommand(), tokenCommand())
+		exportCommand(), ingestCommand(), logCommand(), joinTokenCommand(), awsRuleCommand(), tokenCommand())
 	return cmd
 }

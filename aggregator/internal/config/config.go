@@ -17,6 +17,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/cavra/cavra/aggregator/internal/awssts"
 	"github.com/cavra/cavra/aggregator/internal/ca"
 	"github.com/cavra/cavra/aggregator/internal/clickhouse"
 	"github.com/cavra/cavra/aggregator/internal/control"
@@ -75,6 +76,9 @@ type Agents struct {
 	// agents. Empty is one that is made in embedded.dir, and none where there is
 	// none: agents are then configured by their own files alone.
 	ConfigKey string `yaml:"config_key"`
+	// AWSSTSEndpoint is a URL in place of AWS's own, for agents that join by their
+	// identity at AWS.
+	AWSSTSEndpoint string `yaml:"aws_sts_endpoint"`
 	// CertificateLife is how long an agent's certificate is good.
 	CertificateLife Duration `yaml:"certificate_life"`
 }
@@ -294,6 +298,11 @@ func (c Config) ConfigKeyFile() (file string, create bool) {
 	return c.Agents.ConfigKey, false
 }
 
+// AWS asks AWS who signed a request.
+func (a Agents) AWS() (*awssts.Client, error) {
+	return awssts.New(awssts.Config{Endpoint: a.AWSSTSEndpoint})
+}
+
 func (a Agents) validate() error {
 	var errs []error
 	host, _, err := net.SplitHostPort(a.Listen)
@@ -311,6 +320,9 @@ func (a Agents) validate() error {
 	}
 	if (a.CACertificate == "") != (a.CAKey == "") {
 		errs = append(errs, errors.New("agents: set both ca_certificate and ca_key"))
+	}
+	if _, err := a.AWS(); err != nil {
+		errs = append(errs, fmt.Errorf("agents.aws_sts_endpoint: %w", err))
 	}
 	if l := time.Duration(a.CertificateLife); l < ca.MinLife || l > ca.MaxLife {
 		errs = append(errs, fmt.Errorf("agents.certificate_life: %s is not within %s and %s", l, ca.MinLife, ca.MaxLife))

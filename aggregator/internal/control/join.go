@@ -24,8 +24,10 @@ type JoinToken struct {
 	Tenant string
 	// Agent is the agent to enrol anew, with a new key and epoch; empty makes
 	// a new agent called AgentName.
-	Agent, AgentName     string
-	CreatedBy            string
+	Agent, AgentName string
+	CreatedBy        string
+	// ForKey is the one key that it is good for; empty for any.
+	ForKey               predicate.Digest
 	CreatedAt, ExpiresAt time.Time
 	// UsedAt is zero until it is used.
 	UsedAt time.Time
@@ -61,10 +63,10 @@ func (s *Store) createJoinToken(ctx context.Context, t JoinToken) error {
 			t.Tenant, now.Add(-MaxJoinLife).UnixMilli()); err != nil {
 			return err
 		}
-		n, err := changed(ctx, tx, `INSERT INTO join_tokens (hash, tenant, agent, agent_name, created_by, created_at, expires_at)
-SELECT $1, t.id, NULLIF($2, ''), $3, $4, $5, $6 FROM tenants AS t WHERE t.id = $7
+		n, err := changed(ctx, tx, `INSERT INTO join_tokens (hash, tenant, agent, agent_name, created_by, created_at, expires_at, for_key)
+SELECT $1, t.id, NULLIF($2, ''), $3, $4, $5, $6, $8 FROM tenants AS t WHERE t.id = $7
 AND ($2 = '' OR EXISTS (SELECT 1 FROM agents AS a WHERE a.tenant = t.id AND a.id = $2))`,
-			t.Hash[:], t.Agent, t.AgentName, t.CreatedBy, now.UnixMilli(), t.ExpiresAt.UnixMilli(), t.Tenant)
+			t.Hash[:], t.Agent, t.AgentName, t.CreatedBy, now.UnixMilli(), t.ExpiresAt.UnixMilli(), t.Tenant, nullDigest(t.ForKey))
 		if err == nil && n == 0 {
 			err = fmt.Errorf("agent %q of tenant %q: %w", t.Agent, t.Tenant, ErrNotFound)
 		}
@@ -134,6 +136,9 @@ func (s *Store) redeem(ctx context.Context, token Hash, key identity.PublicKey, 
 		if err != nil {
 			return err
 		}
+		if t.forKey != "" && t.forKey != key.ID() {
+			return ErrTokenUsed
+		}
 		if n == 0 {
 			out, err = redeemedBefore(ctx, tx, t, key.ID(), c)
 			return err
@@ -165,12 +170,14 @@ type joinUse struct {
 	tenant, agent, name string
 	used                int64
 	key                 []byte
+	// forKey is the one key that it is good for; empty for any.
+	forKey predicate.Digest
 }
 
 func readJoinUse(ctx context.Context, tx *sql.Tx, token Hash) (joinUse, error) {
 	t, err := queryOne(ctx, tx, func(scan scanner, t *joinUse) error {
-		return scan(&t.tenant, &t.agent, &t.name, &t.used, &t.key)
-	}, `SELECT tenant, COALESCE(agent, ''), agent_name, used_at, used_by_key FROM join_tokens WHERE hash = $1`, token[:])
+		return scan(&t.tenant, &t.agent, &t.name, &t.used, &t.key, maybeDigest{&t.forKey})
+	}, `SELECT tenant, COALESCE(agent, ''), agent_name, used_at, used_by_key, for_key FROM join_tokens WHERE hash = $1`, token[:])
 	if errors.Is(err, ErrNotFound) {
 		err = ErrTokenUnknown
 	}

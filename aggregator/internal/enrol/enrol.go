@@ -100,7 +100,9 @@ type Config struct {
 	// Certifier and Challenges are nil where there is no service for agents.
 	Certifier  Certifier
 	Challenges Challenges
-	Log        *slog.Logger
+	// AWS says who signed a request; nil where nobody joins by that.
+	AWS AWS
+	Log *slog.Logger
 	// Now is the clock; nil is time.Now.
 	Now func() time.Time
 }

@@ -43,8 +43,8 @@ func (s *Service) Challenge(_ context.Context, req *connect.Request[enrolv1.Chal
 	if s.cfg.Challenges == nil {
 		return nil, errNoService
 	}
-	if req.Msg.GetPurpose() != purposeReturn {
-		return nil, invalid("purpose: want %q", purposeReturn)
+	if p := req.Msg.GetPurpose(); p != purposeReturn && p != purposeAWS {
+		return nil, invalid("purpose: want %q or %q", purposeReturn, purposeAWS)
 	}
 	c, err := s.cfg.Challenges.Make(req.Msg.GetPurpose())
 	if err != nil {

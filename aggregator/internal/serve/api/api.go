@@ -138,6 +138,7 @@ func register(cfg Config, mux *http.ServeMux) (huma.API, error) {
 	o.log()
 	o.ingest()
 	o.tokens()
+	o.awsRules()
 	exact(c.Components.Schemas)
 	return o.api, errors.Join(*o.faults...)
 }

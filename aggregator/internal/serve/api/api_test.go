@@ -98,6 +98,12 @@ func sample(f *servetest.Fleet, o operation, n int) (target, body string) {
 		body = `{"ttl_seconds":60,"agent_name":"x"}`
 	case "revoke-agent":
 		target = strings.Replace(target, f.Agents["notebook"], f.Agents["lost-laptop"], 1)
+	case "create-aws-rule":
+		body = fmt.Sprintf(`{"name":"made-%d","arn":"arn:aws:sts::123456789012:assumed-role/gpu/*"}`, n)
+	case "delete-aws-rule":
+		_ = f.Store.CreateAWSRule(context.Background(), control.AWSRule{
+			Tenant: access.DefaultTenant, Name: fmt.Sprintf("spare-%d", n), ARN: "arn:aws:iam::123456789012:user/ada", AgentName: "x", CreatedBy: "test",
+		})
 	case "give-up-plan":
 		body = `{"partition":2,"from":40,"next":60,"reason":"the disk was replaced"}`
 	case "set-fleet-configuration":

@@ -26,7 +26,7 @@ const (
 
 type ChallengeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// "return"
+	// "return" or "aws-sts"
 	Purpose       string `protobuf:"bytes,1,opt,name=purpose,proto3" json:"purpose,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -203,6 +203,191 @@ func (x *ReturnRequest) GetInstance() string {
 	return ""
 }
 
+type JoinByAWSRequest struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Tenant string                 `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	// The name of the tenant's rule.
+	Rule      string `protobuf:"bytes,2,opt,name=rule,proto3" json:"rule,omitempty"`
+	Challenge string `protobuf:"bytes,3,opt,name=challenge,proto3" json:"challenge,omitempty"`
+	// The id of the key that will be enrolled, as "sha256:…".
+	KeyId string `protobuf:"bytes,4,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	// A signed request for GetCallerIdentity, which the aggregator sends: its host,
+	// and its headers. Method, path and body are fixed. Its signature has to cover
+	// x-cavra-challenge and x-cavra-key, which are the two above.
+	Host          string          `protobuf:"bytes,5,opt,name=host,proto3" json:"host,omitempty"`
+	Headers       []*SignedHeader `protobuf:"bytes,6,rep,name=headers,proto3" json:"headers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *JoinByAWSRequest) Reset() {
+	*x = JoinByAWSRequest{}
+	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *JoinByAWSRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*JoinByAWSRequest) ProtoMessage() {}
+
+func (x *JoinByAWSRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use JoinByAWSRequest.ProtoReflect.Descriptor instead.
+func (*JoinByAWSRequest) Descriptor() ([]byte, []int) {
+	return file_cavra_enrol_v1_enrol_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *JoinByAWSRequest) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *JoinByAWSRequest) GetRule() string {
+	if x != nil {
+		return x.Rule
+	}
+	return ""
+}
+
+func (x *JoinByAWSRequest) GetChallenge() string {
+	if x != nil {
+		return x.Challenge
+	}
+	return ""
+}
+
+func (x *JoinByAWSRequest) GetKeyId() string {
+	if x != nil {
+		return x.KeyId
+	}
+	return ""
+}
+
+func (x *JoinByAWSRequest) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *JoinByAWSRequest) GetHeaders() []*SignedHeader {
+	if x != nil {
+		return x.Headers
+	}
+	return nil
+}
+
+type SignedHeader struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Value         string                 `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SignedHeader) Reset() {
+	*x = SignedHeader{}
+	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SignedHeader) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SignedHeader) ProtoMessage() {}
+
+func (x *SignedHeader) ProtoReflect() protoreflect.Message {
+	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SignedHeader.ProtoReflect.Descriptor instead.
+func (*SignedHeader) Descriptor() ([]byte, []int) {
+	return file_cavra_enrol_v1_enrol_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *SignedHeader) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *SignedHeader) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
+}
+
+type JoinByAWSResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	JoinToken     string                 `protobuf:"bytes,1,opt,name=join_token,json=joinToken,proto3" json:"join_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *JoinByAWSResponse) Reset() {
+	*x = JoinByAWSResponse{}
+	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *JoinByAWSResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*JoinByAWSResponse) ProtoMessage() {}
+
+func (x *JoinByAWSResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use JoinByAWSResponse.ProtoReflect.Descriptor instead.
+func (*JoinByAWSResponse) Descriptor() ([]byte, []int) {
+	return file_cavra_enrol_v1_enrol_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *JoinByAWSResponse) GetJoinToken() string {
+	if x != nil {
+		return x.JoinToken
+	}
+	return ""
+}
+
 type ReturnResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Service       *AgentAccess           `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
@@ -212,7 +397,7 @@ type ReturnResponse struct {
 
 func (x *ReturnResponse) Reset() {
 	*x = ReturnResponse{}
-	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[3]
+	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -224,7 +409,7 @@ func (x *ReturnResponse) String() string {
 func (*ReturnResponse) ProtoMessage() {}
 
 func (x *ReturnResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[3]
+	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -237,7 +422,7 @@ func (x *ReturnResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReturnResponse.ProtoReflect.Descriptor instead.
 func (*ReturnResponse) Descriptor() ([]byte, []int) {
-	return file_cavra_enrol_v1_enrol_proto_rawDescGZIP(), []int{3}
+	return file_cavra_enrol_v1_enrol_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ReturnResponse) GetService() *AgentAccess {
@@ -269,7 +454,7 @@ type EnrolRequest struct {
 
 func (x *EnrolRequest) Reset() {
 	*x = EnrolRequest{}
-	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[4]
+	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -281,7 +466,7 @@ func (x *EnrolRequest) String() string {
 func (*EnrolRequest) ProtoMessage() {}
 
 func (x *EnrolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[4]
+	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -294,7 +479,7 @@ func (x *EnrolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnrolRequest.ProtoReflect.Descriptor instead.
 func (*EnrolRequest) Descriptor() ([]byte, []int) {
-	return file_cavra_enrol_v1_enrol_proto_rawDescGZIP(), []int{4}
+	return file_cavra_enrol_v1_enrol_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *EnrolRequest) GetJoinToken() string {
@@ -362,7 +547,7 @@ type TLSKey struct {
 
 func (x *TLSKey) Reset() {
 	*x = TLSKey{}
-	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[5]
+	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -374,7 +559,7 @@ func (x *TLSKey) String() string {
 func (*TLSKey) ProtoMessage() {}
 
 func (x *TLSKey) ProtoReflect() protoreflect.Message {
-	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[5]
+	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -387,7 +572,7 @@ func (x *TLSKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TLSKey.ProtoReflect.Descriptor instead.
 func (*TLSKey) Descriptor() ([]byte, []int) {
-	return file_cavra_enrol_v1_enrol_proto_rawDescGZIP(), []int{5}
+	return file_cavra_enrol_v1_enrol_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *TLSKey) GetPublicKey() []byte {
@@ -430,7 +615,7 @@ type Certification struct {
 
 func (x *Certification) Reset() {
 	*x = Certification{}
-	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[6]
+	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -442,7 +627,7 @@ func (x *Certification) String() string {
 func (*Certification) ProtoMessage() {}
 
 func (x *Certification) ProtoReflect() protoreflect.Message {
-	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[6]
+	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -455,7 +640,7 @@ func (x *Certification) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Certification.ProtoReflect.Descriptor instead.
 func (*Certification) Descriptor() ([]byte, []int) {
-	return file_cavra_enrol_v1_enrol_proto_rawDescGZIP(), []int{6}
+	return file_cavra_enrol_v1_enrol_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Certification) GetPublicKey() []byte {
@@ -508,7 +693,7 @@ type RotateKeyRequest struct {
 
 func (x *RotateKeyRequest) Reset() {
 	*x = RotateKeyRequest{}
-	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[7]
+	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -520,7 +705,7 @@ func (x *RotateKeyRequest) String() string {
 func (*RotateKeyRequest) ProtoMessage() {}
 
 func (x *RotateKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[7]
+	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -533,7 +718,7 @@ func (x *RotateKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateKeyRequest.ProtoReflect.Descriptor instead.
 func (*RotateKeyRequest) Descriptor() ([]byte, []int) {
-	return file_cavra_enrol_v1_enrol_proto_rawDescGZIP(), []int{7}
+	return file_cavra_enrol_v1_enrol_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *RotateKeyRequest) GetEpochStatement() []byte {
@@ -561,7 +746,7 @@ type RotateKeyResponse struct {
 
 func (x *RotateKeyResponse) Reset() {
 	*x = RotateKeyResponse{}
-	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[8]
+	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -573,7 +758,7 @@ func (x *RotateKeyResponse) String() string {
 func (*RotateKeyResponse) ProtoMessage() {}
 
 func (x *RotateKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[8]
+	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -586,7 +771,7 @@ func (x *RotateKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateKeyResponse.ProtoReflect.Descriptor instead.
 func (*RotateKeyResponse) Descriptor() ([]byte, []int) {
-	return file_cavra_enrol_v1_enrol_proto_rawDescGZIP(), []int{8}
+	return file_cavra_enrol_v1_enrol_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *RotateKeyResponse) GetFormerEnds() int64 {
@@ -614,7 +799,7 @@ type EnrolResponse struct {
 
 func (x *EnrolResponse) Reset() {
 	*x = EnrolResponse{}
-	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[9]
+	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -626,7 +811,7 @@ func (x *EnrolResponse) String() string {
 func (*EnrolResponse) ProtoMessage() {}
 
 func (x *EnrolResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[9]
+	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -639,7 +824,7 @@ func (x *EnrolResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnrolResponse.ProtoReflect.Descriptor instead.
 func (*EnrolResponse) Descriptor() ([]byte, []int) {
-	return file_cavra_enrol_v1_enrol_proto_rawDescGZIP(), []int{9}
+	return file_cavra_enrol_v1_enrol_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *EnrolResponse) GetTenant() string {
@@ -706,7 +891,7 @@ type AgentAccess struct {
 
 func (x *AgentAccess) Reset() {
 	*x = AgentAccess{}
-	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[10]
+	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -718,7 +903,7 @@ func (x *AgentAccess) String() string {
 func (*AgentAccess) ProtoMessage() {}
 
 func (x *AgentAccess) ProtoReflect() protoreflect.Message {
-	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[10]
+	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -731,7 +916,7 @@ func (x *AgentAccess) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentAccess.ProtoReflect.Descriptor instead.
 func (*AgentAccess) Descriptor() ([]byte, []int) {
-	return file_cavra_enrol_v1_enrol_proto_rawDescGZIP(), []int{10}
+	return file_cavra_enrol_v1_enrol_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *AgentAccess) GetAddress() string {
@@ -793,7 +978,7 @@ type KafkaAccess struct {
 
 func (x *KafkaAccess) Reset() {
 	*x = KafkaAccess{}
-	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[11]
+	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -805,7 +990,7 @@ func (x *KafkaAccess) String() string {
 func (*KafkaAccess) ProtoMessage() {}
 
 func (x *KafkaAccess) ProtoReflect() protoreflect.Message {
-	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[11]
+	mi := &file_cavra_enrol_v1_enrol_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -818,7 +1003,7 @@ func (x *KafkaAccess) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KafkaAccess.ProtoReflect.Descriptor instead.
 func (*KafkaAccess) Descriptor() ([]byte, []int) {
-	return file_cavra_enrol_v1_enrol_proto_rawDescGZIP(), []int{11}
+	return file_cavra_enrol_v1_enrol_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *KafkaAccess) GetBrokers() []string {
@@ -887,7 +1072,20 @@ const file_cavra_enrol_v1_enrol_proto_rawDesc = "" +
 	"generation\x18\x04 \x01(\x04R\n" +
 	"generation\x12\x1c\n" +
 	"\tcandidate\x18\x05 \x01(\fR\tcandidate\x12\x1a\n" +
-	"\binstance\x18\x06 \x01(\tR\binstance\"G\n" +
+	"\binstance\x18\x06 \x01(\tR\binstance\"\xbf\x01\n" +
+	"\x10JoinByAWSRequest\x12\x16\n" +
+	"\x06tenant\x18\x01 \x01(\tR\x06tenant\x12\x12\n" +
+	"\x04rule\x18\x02 \x01(\tR\x04rule\x12\x1c\n" +
+	"\tchallenge\x18\x03 \x01(\tR\tchallenge\x12\x15\n" +
+	"\x06key_id\x18\x04 \x01(\tR\x05keyId\x12\x12\n" +
+	"\x04host\x18\x05 \x01(\tR\x04host\x126\n" +
+	"\aheaders\x18\x06 \x03(\v2\x1c.cavra.enrol.v1.SignedHeaderR\aheaders\"8\n" +
+	"\fSignedHeader\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\"2\n" +
+	"\x11JoinByAWSResponse\x12\x1d\n" +
+	"\n" +
+	"join_token\x18\x01 \x01(\tR\tjoinToken\"G\n" +
 	"\x0eReturnResponse\x125\n" +
 	"\aservice\x18\x01 \x01(\v2\x1b.cavra.enrol.v1.AgentAccessR\aservice\"\x9b\x02\n" +
 	"\fEnrolRequest\x12\x1d\n" +
@@ -944,12 +1142,13 @@ const file_cavra_enrol_v1_enrol_proto_rawDesc = "" +
 	"\busername\x18\x04 \x01(\tR\busername\x12\x1a\n" +
 	"\bpassword\x18\x05 \x01(\tR\bpassword\x12\x15\n" +
 	"\x06ca_pem\x18\x06 \x01(\tR\x05caPem\x12\x10\n" +
-	"\x03tls\x18\a \x01(\bR\x03tls2\xc5\x02\n" +
+	"\x03tls\x18\a \x01(\bR\x03tls2\x97\x03\n" +
 	"\x10EnrolmentService\x12D\n" +
 	"\x05Enrol\x12\x1c.cavra.enrol.v1.EnrolRequest\x1a\x1d.cavra.enrol.v1.EnrolResponse\x12P\n" +
 	"\tRotateKey\x12 .cavra.enrol.v1.RotateKeyRequest\x1a!.cavra.enrol.v1.RotateKeyResponse\x12P\n" +
 	"\tChallenge\x12 .cavra.enrol.v1.ChallengeRequest\x1a!.cavra.enrol.v1.ChallengeResponse\x12G\n" +
-	"\x06Return\x12\x1d.cavra.enrol.v1.ReturnRequest\x1a\x1e.cavra.enrol.v1.ReturnResponseB;Z9github.com/cavra/cavra/schemas/gen/cavra/enrol/v1;enrolv1b\x06proto3"
+	"\x06Return\x12\x1d.cavra.enrol.v1.ReturnRequest\x1a\x1e.cavra.enrol.v1.ReturnResponse\x12P\n" +
+	"\tJoinByAWS\x12 .cavra.enrol.v1.JoinByAWSRequest\x1a!.cavra.enrol.v1.JoinByAWSResponseB;Z9github.com/cavra/cavra/schemas/gen/cavra/enrol/v1;enrolv1b\x06proto3"
 
 var (
 	file_cavra_enrol_v1_enrol_proto_rawDescOnce sync.Once
@@ -963,41 +1162,47 @@ func file_cavra_enrol_v1_enrol_proto_rawDescGZIP() []byte {
 	return file_cavra_enrol_v1_enrol_proto_rawDescData
 }
 
-var file_cavra_enrol_v1_enrol_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_cavra_enrol_v1_enrol_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_cavra_enrol_v1_enrol_proto_goTypes = []any{
 	(*ChallengeRequest)(nil),  // 0: cavra.enrol.v1.ChallengeRequest
 	(*ChallengeResponse)(nil), // 1: cavra.enrol.v1.ChallengeResponse
 	(*ReturnRequest)(nil),     // 2: cavra.enrol.v1.ReturnRequest
-	(*ReturnResponse)(nil),    // 3: cavra.enrol.v1.ReturnResponse
-	(*EnrolRequest)(nil),      // 4: cavra.enrol.v1.EnrolRequest
-	(*TLSKey)(nil),            // 5: cavra.enrol.v1.TLSKey
-	(*Certification)(nil),     // 6: cavra.enrol.v1.Certification
-	(*RotateKeyRequest)(nil),  // 7: cavra.enrol.v1.RotateKeyRequest
-	(*RotateKeyResponse)(nil), // 8: cavra.enrol.v1.RotateKeyResponse
-	(*EnrolResponse)(nil),     // 9: cavra.enrol.v1.EnrolResponse
-	(*AgentAccess)(nil),       // 10: cavra.enrol.v1.AgentAccess
-	(*KafkaAccess)(nil),       // 11: cavra.enrol.v1.KafkaAccess
+	(*JoinByAWSRequest)(nil),  // 3: cavra.enrol.v1.JoinByAWSRequest
+	(*SignedHeader)(nil),      // 4: cavra.enrol.v1.SignedHeader
+	(*JoinByAWSResponse)(nil), // 5: cavra.enrol.v1.JoinByAWSResponse
+	(*ReturnResponse)(nil),    // 6: cavra.enrol.v1.ReturnResponse
+	(*EnrolRequest)(nil),      // 7: cavra.enrol.v1.EnrolRequest
+	(*TLSKey)(nil),            // 8: cavra.enrol.v1.TLSKey
+	(*Certification)(nil),     // 9: cavra.enrol.v1.Certification
+	(*RotateKeyRequest)(nil),  // 10: cavra.enrol.v1.RotateKeyRequest
+	(*RotateKeyResponse)(nil), // 11: cavra.enrol.v1.RotateKeyResponse
+	(*EnrolResponse)(nil),     // 12: cavra.enrol.v1.EnrolResponse
+	(*AgentAccess)(nil),       // 13: cavra.enrol.v1.AgentAccess
+	(*KafkaAccess)(nil),       // 14: cavra.enrol.v1.KafkaAccess
 }
 var file_cavra_enrol_v1_enrol_proto_depIdxs = []int32{
-	5,  // 0: cavra.enrol.v1.ReturnRequest.tls_key:type_name -> cavra.enrol.v1.TLSKey
-	10, // 1: cavra.enrol.v1.ReturnResponse.service:type_name -> cavra.enrol.v1.AgentAccess
-	5,  // 2: cavra.enrol.v1.EnrolRequest.tls_key:type_name -> cavra.enrol.v1.TLSKey
-	6,  // 3: cavra.enrol.v1.EnrolRequest.certification:type_name -> cavra.enrol.v1.Certification
-	11, // 4: cavra.enrol.v1.EnrolResponse.kafka:type_name -> cavra.enrol.v1.KafkaAccess
-	10, // 5: cavra.enrol.v1.EnrolResponse.service:type_name -> cavra.enrol.v1.AgentAccess
-	4,  // 6: cavra.enrol.v1.EnrolmentService.Enrol:input_type -> cavra.enrol.v1.EnrolRequest
-	7,  // 7: cavra.enrol.v1.EnrolmentService.RotateKey:input_type -> cavra.enrol.v1.RotateKeyRequest
-	0,  // 8: cavra.enrol.v1.EnrolmentService.Challenge:input_type -> cavra.enrol.v1.ChallengeRequest
-	2,  // 9: cavra.enrol.v1.EnrolmentService.Return:input_type -> cavra.enrol.v1.ReturnRequest
-	9,  // 10: cavra.enrol.v1.EnrolmentService.Enrol:output_type -> cavra.enrol.v1.EnrolResponse
-	8,  // 11: cavra.enrol.v1.EnrolmentService.RotateKey:output_type -> cavra.enrol.v1.RotateKeyResponse
-	1,  // 12: cavra.enrol.v1.EnrolmentService.Challenge:output_type -> cavra.enrol.v1.ChallengeResponse
-	3,  // 13: cavra.enrol.v1.EnrolmentService.Return:output_type -> cavra.enrol.v1.ReturnResponse
-	10, // [10:14] is the sub-list for method output_type
-	6,  // [6:10] is the sub-list for method input_type
-	6,  // [6:6] is the sub-list for extension type_name
-	6,  // [6:6] is the sub-list for extension extendee
-	0,  // [0:6] is the sub-list for field type_name
+	8,  // 0: cavra.enrol.v1.ReturnRequest.tls_key:type_name -> cavra.enrol.v1.TLSKey
+	4,  // 1: cavra.enrol.v1.JoinByAWSRequest.headers:type_name -> cavra.enrol.v1.SignedHeader
+	13, // 2: cavra.enrol.v1.ReturnResponse.service:type_name -> cavra.enrol.v1.AgentAccess
+	8,  // 3: cavra.enrol.v1.EnrolRequest.tls_key:type_name -> cavra.enrol.v1.TLSKey
+	9,  // 4: cavra.enrol.v1.EnrolRequest.certification:type_name -> cavra.enrol.v1.Certification
+	14, // 5: cavra.enrol.v1.EnrolResponse.kafka:type_name -> cavra.enrol.v1.KafkaAccess
+	13, // 6: cavra.enrol.v1.EnrolResponse.service:type_name -> cavra.enrol.v1.AgentAccess
+	7,  // 7: cavra.enrol.v1.EnrolmentService.Enrol:input_type -> cavra.enrol.v1.EnrolRequest
+	10, // 8: cavra.enrol.v1.EnrolmentService.RotateKey:input_type -> cavra.enrol.v1.RotateKeyRequest
+	0,  // 9: cavra.enrol.v1.EnrolmentService.Challenge:input_type -> cavra.enrol.v1.ChallengeRequest
+	2,  // 10: cavra.enrol.v1.EnrolmentService.Return:input_type -> cavra.enrol.v1.ReturnRequest
+	3,  // 11: cavra.enrol.v1.EnrolmentService.JoinByAWS:input_type -> cavra.enrol.v1.JoinByAWSRequest
+	12, // 12: cavra.enrol.v1.EnrolmentService.Enrol:output_type -> cavra.enrol.v1.EnrolResponse
+	11, // 13: cavra.enrol.v1.EnrolmentService.RotateKey:output_type -> cavra.enrol.v1.RotateKeyResponse
+	1,  // 14: cavra.enrol.v1.EnrolmentService.Challenge:output_type -> cavra.enrol.v1.ChallengeResponse
+	6,  // 15: cavra.enrol.v1.EnrolmentService.Return:output_type -> cavra.enrol.v1.ReturnResponse
+	5,  // 16: cavra.enrol.v1.EnrolmentService.JoinByAWS:output_type -> cavra.enrol.v1.JoinByAWSResponse
+	12, // [12:17] is the sub-list for method output_type
+	7,  // [7:12] is the sub-list for method input_type
+	7,  // [7:7] is the sub-list for extension type_name
+	7,  // [7:7] is the sub-list for extension extendee
+	0,  // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_cavra_enrol_v1_enrol_proto_init() }
@@ -1011,7 +1216,7 @@ func file_cavra_enrol_v1_enrol_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cavra_enrol_v1_enrol_proto_rawDesc), len(file_cavra_enrol_v1_enrol_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   12,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

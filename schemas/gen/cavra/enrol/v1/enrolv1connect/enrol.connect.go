@@ -45,6 +45,9 @@ const (
 	EnrolmentServiceChallengeProcedure = "/cavra.enrol.v1.EnrolmentService/Challenge"
 	// EnrolmentServiceReturnProcedure is the fully-qualified name of the EnrolmentService's Return RPC.
 	EnrolmentServiceReturnProcedure = "/cavra.enrol.v1.EnrolmentService/Return"
+	// EnrolmentServiceJoinByAWSProcedure is the fully-qualified name of the EnrolmentService's
+	// JoinByAWS RPC.
+	EnrolmentServiceJoinByAWSProcedure = "/cavra.enrol.v1.EnrolmentService/JoinByAWS"
 )
 
 // EnrolmentServiceClient is a client for the cavra.enrol.v1.EnrolmentService service.
@@ -59,6 +62,9 @@ type EnrolmentServiceClient interface {
 	// Return gives a certificate to an agent whose own has ended, by its enrolled
 	// key. It has to be confirmed (cavra.agent.v1).
 	Return(context.Context, *connect.Request[v1.ReturnRequest]) (*connect.Response[v1.ReturnResponse], error)
+	// JoinByAWS gives a join token to whoever a rule of the tenant lets in by its
+	// identity at AWS. The token is good for one key and for a few minutes.
+	JoinByAWS(context.Context, *connect.Request[v1.JoinByAWSRequest]) (*connect.Response[v1.JoinByAWSResponse], error)
 }
 
 // NewEnrolmentServiceClient constructs a client for the cavra.enrol.v1.EnrolmentService service. By
@@ -96,6 +102,12 @@ func NewEnrolmentServiceClient(httpClient connect.HTTPClient, baseURL string, op
 			connect.WithSchema(enrolmentServiceMethods.ByName("Return")),
 			connect.WithClientOptions(opts...),
 		),
+		joinByAWS: connect.NewClient[v1.JoinByAWSRequest, v1.JoinByAWSResponse](
+			httpClient,
+			baseURL+EnrolmentServiceJoinByAWSProcedure,
+			connect.WithSchema(enrolmentServiceMethods.ByName("JoinByAWS")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -105,6 +117,7 @@ type enrolmentServiceClient struct {
 	rotateKey *connect.Client[v1.RotateKeyRequest, v1.RotateKeyResponse]
 	challenge *connect.Client[v1.ChallengeRequest, v1.ChallengeResponse]
 	_return   *connect.Client[v1.ReturnRequest, v1.ReturnResponse]
+	joinByAWS *connect.Client[v1.JoinByAWSRequest, v1.JoinByAWSResponse]
 }
 
 // Enrol calls cavra.enrol.v1.EnrolmentService.Enrol.
@@ -127,6 +140,11 @@ func (c *enrolmentServiceClient) Return(ctx context.Context, req *connect.Reques
 	return c._return.CallUnary(ctx, req)
 }
 
+// JoinByAWS calls cavra.enrol.v1.EnrolmentService.JoinByAWS.
+func (c *enrolmentServiceClient) JoinByAWS(ctx context.Context, req *connect.Request[v1.JoinByAWSRequest]) (*connect.Response[v1.JoinByAWSResponse], error) {
+	return c.joinByAWS.CallUnary(ctx, req)
+}
+
 // EnrolmentServiceHandler is an implementation of the cavra.enrol.v1.EnrolmentService service.
 type EnrolmentServiceHandler interface {
 	Enrol(context.Context, *connect.Request[v1.EnrolRequest]) (*connect.Response[v1.EnrolResponse], error)
@@ -139,6 +157,9 @@ type EnrolmentServiceHandler interface {
 	// Return gives a certificate to an agent whose own has ended, by its enrolled
 	// key. It has to be confirmed (cavra.agent.v1).
 	Return(context.Context, *connect.Request[v1.ReturnRequest]) (*connect.Response[v1.ReturnResponse], error)
+	// JoinByAWS gives a join token to whoever a rule of the tenant lets in by its
+	// identity at AWS. The token is good for one key and for a few minutes.
+	JoinByAWS(context.Context, *connect.Request[v1.JoinByAWSRequest]) (*connect.Response[v1.JoinByAWSResponse], error)
 }
 
 // NewEnrolmentServiceHandler builds an HTTP handler from the service implementation. It returns the
@@ -172,6 +193,12 @@ func NewEnrolmentServiceHandler(svc EnrolmentServiceHandler, opts ...connect.Han
 		connect.WithSchema(enrolmentServiceMethods.ByName("Return")),
 		connect.WithHandlerOptions(opts...),
 	)
+	enrolmentServiceJoinByAWSHandler := connect.NewUnaryHandler(
+		EnrolmentServiceJoinByAWSProcedure,
+		svc.JoinByAWS,
+		connect.WithSchema(enrolmentServiceMethods.ByName("JoinByAWS")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/cavra.enrol.v1.EnrolmentService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case EnrolmentServiceEnrolProcedure:
@@ -182,6 +209,8 @@ func NewEnrolmentServiceHandler(svc EnrolmentServiceHandler, opts ...connect.Han
 			enrolmentServiceChallengeHandler.ServeHTTP(w, r)
 		case EnrolmentServiceReturnProcedure:
 			enrolmentServiceReturnHandler.ServeHTTP(w, r)
+		case EnrolmentServiceJoinByAWSProcedure:
+			enrolmentServiceJoinByAWSHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -205,4 +234,8 @@ func (UnimplementedEnrolmentServiceHandler) Challenge(context.Context, *connect.
 
 func (UnimplementedEnrolmentServiceHandler) Return(context.Context, *connect.Request[v1.ReturnRequest]) (*connect.Response[v1.ReturnResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("cavra.enrol.v1.EnrolmentService.Return is not implemented"))
+}
+
+func (UnimplementedEnrolmentServiceHandler) JoinByAWS(context.Context, *connect.Request[v1.JoinByAWSRequest]) (*connect.Response[v1.JoinByAWSResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("cavra.enrol.v1.EnrolmentService.JoinByAWS is not implemented"))
 }
