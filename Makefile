@@ -97,7 +97,7 @@ bench-peers: build engine ## Compare detection with picklescan, modelscan, fickl
 # Needs more: a C compiler.
 .PHONY: zero-trust
 zero-trust: build engine ## Attempts of hostile plugins and what stopped each, canaries looked for in captured traffic, attacks on identities, and edits of evidence (needs cc)
-	cd sdk && go test -tags hostile -count=1 -v -run 'TestSandbox|TestEgressOf|TestServeGivesUp|TestHostile|TestNothingGetsAway' ./plugin
+	cd sdk && go test -tags hostile -count=1 -v -run 'TestSandbox|TestEgressOf|TestConnectorNames|TestServeGivesUp|TestHostile|TestNothingGetsAway' ./plugin
 	go test -count=1 -v -run 'TestNobodyTracesTheAgent|TestWithoutUserNamespaces|TestAgentLinksNoParser|TestCapacity' ./agent ./testbed/architecture
 	go test -count=1 -v -run 'TestExhaustionIsAFinding' ./agent/internal/inspect/pluginhost
 	CAVRA_ZERO_TRUST=1 go test -count=1 -v -run 'TestNothingOfAnArtifactLeaves|TestHostileSenders|TestIdentityAttacks|TestEvidenceAttempts' ./testbed/scenario
