@@ -2,6 +2,8 @@ package fleet
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/http"
@@ -12,6 +14,8 @@ import (
 	"github.com/segmentio/kafka-go"
 	"github.com/segmentio/kafka-go/sasl/scram"
 
+	agentv1 "github.com/cavra/cavra/schemas/gen/cavra/agent/v1"
+	"github.com/cavra/cavra/schemas/gen/cavra/agent/v1/agentv1connect"
 	enrolv1 "github.com/cavra/cavra/schemas/gen/cavra/enrol/v1"
 	"github.com/cavra/cavra/schemas/gen/cavra/enrol/v1/enrolv1connect"
 	"github.com/cavra/cavra/schemas/predicate"
@@ -37,8 +41,12 @@ const (
 
 // agent is a simulated agent: everything but the scanning and the disk.
 type agent struct {
-	name   string
-	key    *identity.Key
+	name string
+	key  *identity.Key
+	// tlsKey is what it calls the agents' service with, and pair that key with the
+	// certificate for it.
+	tlsKey *identity.Key
+	pair   tls.Certificate
 	access *enrolv1.EnrolResponse
 	writer *kafka.Writer
 
@@ -54,7 +62,11 @@ func newAgent(name string, interval time.Duration) (*agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &agent{name: name, key: key, started: time.Now(), interval: interval}, nil
+	tlsKey, err := identity.Generate(predicate.ECDSAP256)
+	if err != nil {
+		return nil, err
+	}
+	return &agent{name: name, key: key, tlsKey: tlsKey, started: time.Now(), interval: interval}, nil
 }
 
 // enrol exchanges a join token over a connection of its own, again where the
@@ -84,14 +96,65 @@ func (a *agent) enrolOnce(ctx context.Context, server, token string) error {
 	if err != nil {
 		return err
 	}
+	wanted, err := a.tlsRequest(token)
+	if err != nil {
+		return err
+	}
 	answer, err := client.Enrol(ctx, connect.NewRequest(&enrolv1.EnrolRequest{
-		JoinToken: token, PublicKey: der, Algorithm: string(a.key.Public().Algorithm), Proof: proof, AgentVersion: version,
+		JoinToken: token, PublicKey: der, Algorithm: string(a.key.Public().Algorithm), Proof: proof, AgentVersion: version, TlsKey: wanted,
 	}))
 	if err != nil {
 		return fmt.Errorf("enrol %s: %w", a.name, err)
 	}
 	a.access = answer.Msg
+	a.pair, err = a.tlsKey.TLS(a.access.GetService().GetCertificate())
+	return err
+}
+
+// tlsRequest asks for a certificate.
+func (a *agent) tlsRequest(token string) (*enrolv1.TLSKey, error) {
+	der, err := a.tlsKey.Public().DER()
+	if err != nil {
+		return nil, err
+	}
+	bound := identity.Binding(identity.AtEnrolment, token, a.key.Public().ID(), a.tlsKey.Public())
+	proof, err := a.tlsKey.Sign(bound)
+	if err != nil {
+		return nil, err
+	}
+	consent, err := a.key.Sign(bound)
+	return &enrolv1.TLSKey{PublicKey: der, Proof: proof, Consent: consent}, err
+}
+
+// checkIn calls the agents' service over a connection of its own, as an agent
+// does each time.
+func (a *agent) checkIn(ctx context.Context) error {
+	way := a.access.GetService()
+	roots, err := poolOf(way.GetCaPem())
+	if err != nil {
+		return err
+	}
+	transport := &http.Transport{
+		TLSClientConfig:   &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: roots, ServerName: way.GetServerName(), Certificates: []tls.Certificate{a.pair}},
+		ForceAttemptHTTP2: true,
+	}
+	defer transport.CloseIdleConnections()
+	client := agentv1connect.NewAgentServiceClient(&http.Client{Transport: transport, Timeout: time.Minute}, "https://"+way.GetAddress())
+	_, err = client.CheckIn(ctx, connect.NewRequest(&agentv1.CheckInRequest{
+		AgentVersion: version, Clock: time.Now().UnixMilli(), Instance: a.name, Generation: way.GetGeneration(), Configurable: true,
+	}))
+	if err != nil {
+		return fmt.Errorf("check in %s: %w", a.name, err)
+	}
 	return nil
+}
+
+func poolOf(pem string) (*x509.CertPool, error) {
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM([]byte(pem)) {
+		return nil, errors.New("the aggregator gave no authority")
+	}
+	return pool, nil
 }
 
 // connect makes the writer; it connects with the first write.
@@ -101,10 +164,14 @@ func (a *agent) connect(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("log in to Kafka: %w", err)
 	}
+	roots, err := poolOf(k.GetCaPem())
+	if err != nil {
+		return err
+	}
 	a.writer = &kafka.Writer{
 		Addr: kafka.TCP(k.GetBrokers()...), Topic: k.GetTopic(), Balancer: &kafka.Hash{},
 		Transport: &kafka.Transport{
-			DialTimeout: dialTimeout, SASL: mechanism, ClientID: "cavra-agent", Context: ctx,
+			DialTimeout: dialTimeout, SASL: mechanism, TLS: &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots}, ClientID: "cavra-agent", Context: ctx,
 			MetadataTopics: []string{k.GetTopic()}, MetadataTTL: metadataTTL,
 		},
 		RequiredAcks: kafka.RequireAll, MaxAttempts: 1, BatchSize: batchSize + 1, BatchBytes: batchBytes,
@@ -194,7 +261,7 @@ func (a *agent) heartbeat(l predicate.Link) predicate.Predicate {
 		Link: l, AgentVersion: version, RulesetVersion: "1.0.0", Plugins: plugins,
 		Sandbox:   []predicate.Layer{predicate.LayerEmptyEnv, predicate.LayerLandlock, predicate.LayerNetwork, predicate.LayerNoNewPrivs, predicate.LayerProcess, predicate.LayerRlimits, predicate.LayerSeccomp},
 		StartedAt: predicate.At(a.started), LastRoundAt: &now, LastCompleteAt: &now,
-		IntervalSeconds: uint64(a.interval / time.Second), Privacy: predicate.Strict,
+		IntervalSeconds: uint64(a.interval / time.Second), Privacy: predicate.Strict, Configuration: &predicate.Configuration{Remote: true},
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -30,9 +31,9 @@ type Config struct {
 	// Dir is a folder for the aggregator.
 	Dir    string
 	Agents int
-	// Heartbeat is the time between an agent's signs of life, and Steady how
-	// long the fleet does nothing else.
-	Heartbeat, Steady time.Duration
+	// Heartbeat is the time between an agent's signs of life, CheckIn between its
+	// calls, and Steady how long the fleet does nothing else.
+	Heartbeat, CheckIn, Steady time.Duration
 	// Load is how many agents report at a time under load, each report by
 	// itself, for LoadTime; Backlog is how many reports every agent has waiting
 	// when the brokers come back.
@@ -57,8 +58,9 @@ type run struct {
 	Config
 	aggregator *stack.Aggregator
 	agents     []*agent
-	failed     atomic.Int64
-	result     *Result
+	// failed are the writes, and failedCalls the calls, that came to nothing.
+	failed, failedCalls atomic.Int64
+	result              *Result
 }
 
 // Run simulates a fleet and measures.
@@ -69,7 +71,7 @@ func Run(ctx context.Context, cfg Config) (result *Result, err error) {
 		cfg.Progress = func(string, ...any) {}
 	}
 	r := &run{Config: cfg, result: &Result{Agents: cfg.Agents}}
-	if r.aggregator, err = stack.NewAggregator(stack.AggregatorConfig{Programs: cfg.Programs, Dir: filepath.Join(cfg.Dir, "data")}); err != nil {
+	if r.aggregator, err = aggregatorOver(cfg); err != nil {
 		return nil, err
 	}
 	defer r.aggregator.Close()
@@ -98,6 +100,27 @@ func Run(ctx context.Context, cfg Config) (result *Result, err error) {
 	}
 	r.result.Retries = int(r.failed.Load())
 	return r.result, r.aggregator.Stop()
+}
+
+// aggregatorOver is an aggregator whose agents speak TLS alone.
+func aggregatorOver(cfg Config) (*stack.Aggregator, error) {
+	data := filepath.Join(cfg.Dir, "data")
+	if err := os.MkdirAll(data, 0o700); err != nil {
+		return nil, fmt.Errorf("make the aggregator's folder: %w", err)
+	}
+	var ports [3]int
+	for i := range ports {
+		var err error
+		if ports[i], err = stack.FreePort(); err != nil {
+			return nil, err
+		}
+	}
+	file := filepath.Join(cfg.Dir, "aggregator.yaml")
+	text := fmt.Sprintf("listen: 127.0.0.1:%d\nembedded: {dir: %q, kafka_port: %d, tls: true}\nagents: {listen: \"127.0.0.1:%d\"}\n", ports[0], data, ports[1], ports[2])
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		return nil, fmt.Errorf("configure the aggregator: %w", err)
+	}
+	return stack.NewAggregator(stack.AggregatorConfig{Programs: cfg.Programs, Dir: data, Config: file})
 }
 
 // each calls f for every agent, a bounded number at a time.
@@ -184,7 +207,7 @@ func (r *run) steady(ctx, _ context.Context) error {
 	before, began := r.usage(), time.Now()
 	ctx, cancel := context.WithTimeout(ctx, r.Steady)
 	defer cancel()
-	var beats atomic.Int64
+	var beats, calls atomic.Int64
 	var peak Usage
 	group, groupCtx := errgroup.WithContext(context.WithoutCancel(ctx))
 	for _, a := range r.agents {
@@ -206,6 +229,26 @@ func (r *run) steady(ctx, _ context.Context) error {
 			}
 		})
 	}
+	for _, a := range r.agents {
+		group.Go(func() error {
+			pause := time.NewTimer(rand.N(r.CheckIn))
+			defer pause.Stop()
+			for {
+				select {
+				case <-pause.C:
+				case <-ctx.Done():
+					return nil
+				}
+				// One that fails is made again at its time, as an agent's.
+				if err := a.checkIn(groupCtx); err != nil {
+					r.failedCalls.Add(1)
+				} else {
+					calls.Add(1)
+				}
+				pause.Reset(r.CheckIn)
+			}
+		})
+	}
 	group.Go(func() error {
 		tick := time.NewTicker(time.Second)
 		defer tick.Stop()
@@ -222,6 +265,7 @@ func (r *run) steady(ctx, _ context.Context) error {
 		return err
 	}
 	r.result.Steady = r.figure("heartbeats", int(beats.Load()), began, before)
+	r.result.Calls, r.result.FailedCalls = int(calls.Load()), int(r.failedCalls.Load())
 	r.result.Peak = peak
 	return nil
 }

@@ -114,8 +114,10 @@ type Result struct {
 	// it once, Replayed what it got again, and Refused what it did not take.
 	Signed, Present, Replayed uint64
 	Refused                   int
-	// Retries counts the writes that had to be made again.
-	Retries int
+	// Retries counts the writes that had to be made again, Calls the calls over
+	// mutual TLS while the fleet was at rest, and FailedCalls those that came to
+	// nothing.
+	Retries, Calls, FailedCalls int
 }
 
 // Percentile is the latency that p of a hundred reports do not exceed.
@@ -143,7 +145,8 @@ func (r *Result) Print(w io.Writer) error {
 	line("memory of the aggregator\tidle %s\tpeak %s\ta connection-less agent %.1f KiB", mega(r.Idle.Program), mega(r.Peak.Program),
 		float64(r.Enrol.After.Program-r.Idle.Program)/1024/float64(r.Agents))
 	line("connections at a time\t%d\tthreads %d", r.Peak.Connections, r.Peak.Threads)
-	line("processors for the heartbeats\t%.3f\tof one", r.Steady.CPU.Seconds()/r.Steady.Took.Seconds())
+	line("processors for heartbeats and calls\t%.3f\tof one", r.Steady.CPU.Seconds()/r.Steady.Took.Seconds())
+	line("calls over mutual TLS meanwhile\t%d\t%.0f a second\tfailed %d", r.Calls, float64(r.Calls)/r.Steady.Took.Seconds(), r.FailedCalls)
 	line("statements\tsigned %d\tpresent %d\tsent again %d\trefused %d", r.Signed, r.Present, r.Replayed, r.Refused)
 	line("writes that were repeated\t%d", r.Retries)
 	return t.Flush()

@@ -24,6 +24,7 @@ func main() {
 	flag.StringVar(&cfg.Dir, "dir", "", "a folder to keep what the aggregator writes; a temporary one unless it is given")
 	flag.IntVar(&cfg.Agents, "agents", 10_000, "how many agents")
 	flag.DurationVar(&cfg.Heartbeat, "heartbeat", time.Minute, "time between an agent's signs of life")
+	flag.DurationVar(&cfg.CheckIn, "check-in", time.Minute, "time between an agent's calls over mutual TLS")
 	flag.DurationVar(&cfg.Steady, "steady", 2*time.Minute, "how long the fleet does nothing but that")
 	flag.IntVar(&cfg.Load, "load", 64, "how many agents report at a time, under load")
 	flag.DurationVar(&cfg.LoadTime, "load-time", 30*time.Second, "how long they do")
