@@ -7,12 +7,14 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -214,6 +216,23 @@ func (a *Agent) openPlugins(ctx context.Context) error {
 	return nil
 }
 
+// byDigest puts scans in the order of the digests that leave, before what else
+// there is. As they were done they would tell how long each took, and much of the
+// order of their paths.
+func byDigest(statements []predicate.Predicate) {
+	key := func(p predicate.Predicate) (rank int, digest string) {
+		if s, ok := p.(*predicate.Scan); ok {
+			return 0, string(s.Artifact.Digest)
+		}
+		return 1, ""
+	}
+	slices.SortStableFunc(statements, func(a, b predicate.Predicate) int {
+		rankA, digestA := key(a)
+		rankB, digestB := key(b)
+		return cmp.Or(cmp.Compare(rankA, rankB), strings.Compare(digestA, digestB))
+	})
+}
+
 // report appends statements to the chain that rounds report to, brought down to
 // what may leave where that is the published one.
 func (a *Agent) report(ctx context.Context, statements ...predicate.Predicate) error {
@@ -221,12 +240,21 @@ func (a *Agent) report(ctx context.Context, statements ...predicate.Predicate) e
 		for _, p := range statements {
 			a.reducer.Reduce(p)
 		}
+		byDigest(statements)
 	}
-	if err := a.hidden.Save(); err != nil {
+	full := a.hidden.Save()
+	if full != nil && !diskio.IsFull(full) {
+		return full
+	}
+	if _, err := a.reports.Append(ctx, statements...); err != nil || full == nil {
 		return err
 	}
-	_, err := a.reports.Append(ctx, statements...)
-	return err
+	// The spool has waited until there was room.
+	if full = a.hidden.Save(); diskio.IsFull(full) {
+		a.cfg.Log.WarnContext(ctx, "cavra resolve does not know yet what the last names hide", slog.Any("error", full))
+		return nil
+	}
+	return full
 }
 
 // unstarted says what to do about plugins that do not start.

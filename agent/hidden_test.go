@@ -6,6 +6,8 @@ import (
 	"regexp"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/cavra/cavra/schemas/predicate"
 )
 
@@ -70,5 +72,20 @@ func TestAnotherBoundTellsAnew(t *testing.T) {
 	r.cfg.Settings.KeyedBelow = 0
 	if got := r.once(); len(got.Scanned) != 1 || len(got.Listed) != 1 {
 		t.Errorf("under its plain digest it tells of %+v", got)
+	}
+}
+
+// TestStatementsLeaveByTheirDigests, which say nothing of paths, nor a keyed one
+// of what it hides.
+func TestStatementsLeaveByTheirDigests(t *testing.T) {
+	scan := func(d predicate.Digest) predicate.Predicate {
+		return &predicate.Scan{Artifact: predicate.Artifact{Digest: d}}
+	}
+	plain, keyed := predicate.DigestOf([]byte("x")), predicate.KeyedDigest([]byte("k"), predicate.DigestOf([]byte("y")))
+	first, second := &predicate.Inventory{Part: 1}, &predicate.Inventory{Part: 2}
+	got := []predicate.Predicate{scan(plain), first, scan(keyed), second}
+	byDigest(got)
+	if diff := cmp.Diff([]predicate.Predicate{scan(keyed), scan(plain), first, second}, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
 	}
 }

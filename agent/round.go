@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -188,11 +187,6 @@ func (r *round) flush(ctx context.Context) error {
 			statements = append(statements, w.statement)
 		}
 	}
-	// As they were done they would tell how long each took, and much of the order of
-	// their paths.
-	slices.SortFunc(statements, func(a, b predicate.Predicate) int {
-		return strings.Compare(a.Subjects()[0].Digest["sha256"], b.Subjects()[0].Digest["sha256"])
-	})
 	if len(statements) > 0 {
 		if err := r.agent.report(ctx, statements...); err != nil {
 			return err

@@ -1,7 +1,7 @@
 // Package hidden remembers, on the agent's machine alone, what stands behind the
 // keyed hashes that it sends: names, and digests of small files and bundles. It
-// guarantees that a hash is written down before anything with it is sent, up to
-// its bound, and that what a crash cut short is written anew when it comes up
+// guarantees that what Save returned for is there, and that what a full disk did
+// not take, or a crash cut short, is written when there is room or it comes up
 // again.
 package hidden
 
