@@ -112,7 +112,7 @@ chaos-long: build engine ## The same with faults of half a minute, twice over, a
 	CAVRA_SCENARIO_LONG=1 testbed/postgres/run.sh go test -tags kafka -count=1 -timeout 60m -v -run 'TestChaosOverKafka' ./testbed/scenario
 
 .PHONY: fleet
-fleet: build engine ## 10,000 simulated agents against one aggregator: rates, latencies, memory and processors (takes some fifteen minutes)
+fleet: build engine ## 10,000 simulated agents against one aggregator: rates, latencies, memory and processors (takes 15 minutes, and 40 at most)
 	ulimit -n $$(ulimit -Hn) && go run ./testbed/cmd/fleet -bin $(BIN)
 
 .PHONY: spool-long

@@ -116,9 +116,10 @@ func listAgents(cmd *cobra.Command, c *client, q serve.AgentQuery, all bool) (se
 // fleetTables prints the fleet, its troubles and its agents.
 func fleetTables(w io.Writer, list serve.AgentList) {
 	f, a := list.Fleet, list.Fleet.Agents
-	t := newTable(w, fmt.Sprintf("Fleet of %d agents: %s", a.Total, strings.Join([]string{
-		count("online", a.Online), count("stale", a.Stale), count("silent", a.Silent), count("never heard of", a.Never), count("revoked", a.Revoked),
-	}, ", ")), "severity", "trouble", "agents")
+	t := newTable(w, fmt.Sprintf("Fleet of %d agents", a.Total), "online", "stale", "silent", "never heard of", "revoked")
+	t.AppendRow(table.Row{a.Online, a.Stale, a.Silent, a.Never, a.Revoked})
+	t.Render()
+	t = newTable(w, "Troubles", "severity", "trouble", "agents")
 	for _, c := range f.Troubles {
 		t.AppendRow(table.Row{c.Severity, c.Kind, c.Agents})
 	}

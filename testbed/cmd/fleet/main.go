@@ -29,7 +29,7 @@ func main() {
 	flag.IntVar(&cfg.Load, "load", 64, "how many agents report at a time, under load")
 	flag.DurationVar(&cfg.LoadTime, "load-time", 30*time.Second, "how long they do")
 	flag.IntVar(&cfg.Backlog, "backlog", 10, "how many reports each agent has waiting after an outage")
-	flag.DurationVar(&cfg.Limit, "limit", 25*time.Minute, "what the whole run may take")
+	flag.DurationVar(&cfg.Limit, "limit", 40*time.Minute, "what the whole run may take")
 	flag.Parse()
 	cfg.Programs = stack.Programs(*bin)
 	began := time.Now()
