@@ -137,7 +137,7 @@ func fleetTables(w io.Writer, list serve.AgentList) {
 	for _, a := range list.Agents {
 		t.AppendRow(table.Row{
 			a.ID, visible(a.Name), a.Status, strings.Join(troubleWords(a.Troubles), " "), visible(a.Version), strings.Join(a.SandboxMissing, " "), a.Privacy,
-			clock(a.LastSeen), clock(a.LastComplete), a.SpoolStatements, a.Epoch, configWords(a.Configuration),
+			clock(a.LastSeen), clock(a.LastComplete), a.SpoolStatements, fmt.Sprintf("%d since %s", a.Epoch, a.EnrolledAt.Format(time.DateOnly)), configWords(a.Configuration),
 		})
 	}
 	t.Render()

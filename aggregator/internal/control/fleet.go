@@ -35,6 +35,9 @@ type Member struct {
 	State
 	// LastSeen is when the last statement was received, the zero time for never.
 	LastSeen time.Time
+	// Enrolments counts the join tokens that it has spent: its other keys followed
+	// by its own authority.
+	Enrolments uint64
 	// Statements, Replays, Gaps and Forks are of all epochs together.
 	Statements, Replays, Gaps, Forks uint64
 	// WantedConfig is the version of the configuration that it should have, 0 for
@@ -45,7 +48,7 @@ type Member struct {
 // Fleet lists a tenant's agents by identifier.
 func (s *Store) Fleet(ctx context.Context, tenant string) ([]Member, error) {
 	read := memberReader()
-	out, err := queryAll(ctx, s.read, read, `SELECT a.tenant, a.id, a.name, a.status, a.created_at, k.key_id, k.status, k.epoch, k.created_at,
+	out, err := queryAll(ctx, s.read, read, `SELECT a.tenant, a.id, a.name, a.status, a.created_at, k.key_id, k.status, k.epoch, k.created_at, k.authority, k.not_after, l.enrolments,
 COALESCE(c.seen, 0), COALESCE(c.statements, 0), COALESCE(c.replays, 0), COALESCE(c.forks, 0), COALESCE(g.gaps, 0),
 COALESCE(s.sequence, 0), COALESCE(s.agent_version, ''), COALESCE(s.ruleset_version, ''), COALESCE(s.privacy, ''), COALESCE(s.sandbox, ''),
 COALESCE(s.plugins, ''), COALESCE(s.started_at, 0), COALESCE(s.last_round_at, 0), COALESCE(s.last_complete_at, 0),
@@ -53,7 +56,7 @@ COALESCE(s.spool_statements, 0), COALESCE(s.spool_bytes, 0), COALESCE(s.interval
 COALESCE(s.config_remote, -1), COALESCE(s.config_version, 0), COALESCE(s.config_refused_version, 0), COALESCE(s.config_refused, ''),
 COALESCE(f.version, 0), COALESCE((SELECT MAX(version) FROM fleet_configs WHERE tenant = $1 AND agent = ''), 0)
 FROM agents AS a
-JOIN (SELECT agent, MAX(epoch) AS epoch FROM keys WHERE tenant = $1 GROUP BY agent) AS l ON l.agent = a.id
+JOIN (SELECT agent, MAX(epoch) AS epoch, SUM(1 - rotated) AS enrolments FROM keys WHERE tenant = $1 GROUP BY agent) AS l ON l.agent = a.id
 JOIN keys AS k ON k.tenant = a.tenant AND k.agent = a.id AND k.epoch = l.epoch
 LEFT JOIN (SELECT agent, MAX(last_seen_at) AS seen, SUM(statements) AS statements, SUM(replays) AS replays, SUM(forks) AS forks
 FROM chains WHERE tenant = $1 GROUP BY agent) AS c ON c.agent = a.id
@@ -73,11 +76,12 @@ func memberReader() func(scanner, *Member) error {
 	layers, plugins := map[string][]predicate.Layer{}, map[string][]predicate.Scanner{}
 	return func(scan scanner, m *Member) error {
 		var ofAll uint64
-		var created, enrolled, seen, sequence, started, round, complete, interval, remote int64
+		var created, enrolled, notAfter, seen, sequence, started, round, complete, interval, remote int64
 		var sandbox, programs string
 		var c predicate.Configuration
 		var refused predicate.RefusedConfiguration
 		err := scan(&m.Tenant, &m.ID, &m.Name, &m.Status, &created, digestColumn{&m.KeyID}, &m.KeyStatus, &m.Epoch, &enrolled,
+			maybeDigest{&m.Authority}, &notAfter, &m.Enrolments,
 			&seen, &m.Statements, &m.Replays, &m.Forks, &m.Gaps,
 			&sequence, &m.Version, &m.Ruleset, &m.Privacy, &sandbox, &programs, &started, &round, &complete,
 			&m.SpoolStatements, &m.SpoolSize, &interval, &remote, &c.Version, &refused.Version, &refused.Reason,
@@ -86,7 +90,7 @@ func memberReader() func(scanner, *Member) error {
 			return err
 		}
 		m.WantedConfig = max(m.WantedConfig, ofAll)
-		m.CreatedAt, m.EnrolledAt, m.LastSeen = moment(created), moment(enrolled), moment(seen)
+		m.CreatedAt, m.EnrolledAt, m.KeyNotAfter, m.LastSeen = moment(created), moment(enrolled), moment(notAfter), moment(seen)
 		if m.Reported = sequence > 0; !m.Reported {
 			return nil
 		}

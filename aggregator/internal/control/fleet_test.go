@@ -57,7 +57,7 @@ func TestFleet(t *testing.T) {
 		}
 		h := beat(4, "0.2.0")
 		want := Member{
-			Agent: got.Agent, LastSeen: at, Statements: 4, Replays: 1, Gaps: 1, Forks: 1,
+			Agent: got.Agent, LastSeen: at, Enrolments: 1, Statements: 4, Replays: 1, Gaps: 1, Forks: 1,
 			State: State{
 				Reported: true, Version: "0.2.0", Ruleset: "1.0.0", Privacy: predicate.Names, Sandbox: h.Sandbox, Plugins: h.Plugins,
 				StartedAt: h.StartedAt.Time(), LastRound: h.LastRoundAt.Time(), SpoolStatements: 7, SpoolSize: 900, Interval: 5 * time.Minute,
@@ -67,7 +67,7 @@ func TestFleet(t *testing.T) {
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
 		}
-		if diff := cmp.Diff(Member{Agent: other.Agent}, other); diff != "" || other.ID != silent.Agent || other.Epoch != 1 {
+		if diff := cmp.Diff(Member{Agent: other.Agent, Enrolments: 1}, other); diff != "" || other.ID != silent.Agent || other.Epoch != 1 {
 			t.Errorf("one that has said nothing, %+v (-want +got):\n%s", other.Agent, diff)
 		}
 		must(t, s.RevokeAgent(ctx, "acme", silent.Agent))

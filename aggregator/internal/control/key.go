@@ -276,6 +276,9 @@ func (s *Store) rotateKey(ctx context.Context, tx *sql.Tx, r Rotation) (time.Tim
 	}, now); err != nil {
 		return time.Time{}, err
 	}
+	if _, err := tx.ExecContext(ctx, `UPDATE keys SET rotated = 1 WHERE key_id = $1`, digestValue(r.Key.ID())); err != nil {
+		return time.Time{}, err
+	}
 	former, err := findKey(ctx, tx, latest[0].ID)
 	return former.EndsAt, err
 }

@@ -59,6 +59,9 @@ func TestRotateKey(t *testing.T) {
 		if !again.Equal(ends) {
 			t.Errorf("asked again, the former key ends at %s, want %s", again, ends)
 		}
+		if fleet, err := s.Fleet(ctx, "acme"); err != nil || len(fleet) != 1 || fleet[0].Epoch != 2 || fleet[0].Enrolments != 1 || fleet[0].Authority != first.ID() {
+			t.Errorf("a rotated key counts as an enrolment: %+v, %v", fleet, err)
+		}
 		old, err := s.KeyByID(ctx, first.ID())
 		must(t, err)
 		if old.Status != Retired || old.Ended(ends.Add(-time.Millisecond)) || !old.Ended(ends) {

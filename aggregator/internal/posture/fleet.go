@@ -117,7 +117,7 @@ type Facts struct {
 	LastComplete    time.Time
 	SpoolStatements uint64
 	Gaps, Forks     uint64
-	Epochs          uint64
+	Enrolments      uint64
 	// Cloned and Restored are what was seen of its calls lately, and ClockOff what
 	// the last one said.
 	Cloned, Restored, ClockOff bool
@@ -170,7 +170,7 @@ func Judge(f *Facts, norm Norm, now time.Time) []Trouble {
 	add(f.Status == Silent, IsSilent)
 	add(f.Status == Stale, IsStale)
 	add(f.Status == Never && now.Sub(f.EnrolledAt) > StaleAfter, NeverSeen)
-	add(f.Epochs > 1, KeyReplaced)
+	add(f.Enrolments > 1, KeyReplaced)
 	add(f.Cloned, Cloned)
 	add(f.Restored, Restored)
 	add(f.ClockOff, ClockOff)

@@ -16,7 +16,7 @@ var now = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 func sound() Facts {
 	return Facts{
 		Status: Online, EnrolledAt: now.Add(-100 * time.Hour), Reported: true, Version: "0.1.0", Programs: "formats a", Sandbox: FullSandbox(),
-		RoundsKnown: true, LastComplete: now.Add(-time.Hour), Epochs: 1, Config: &predicate.Configuration{Remote: true},
+		RoundsKnown: true, LastComplete: now.Add(-time.Hour), Enrolments: 1, Config: &predicate.Configuration{Remote: true},
 	}
 }
 
@@ -35,15 +35,15 @@ func TestJudge(t *testing.T) {
 		"a layer more":                {func(f *Facts) { f.Sandbox = append(f.Sandbox, predicate.LayerUID) }, nil},
 		"stale":                       {func(f *Facts) { f.Status = Stale }, []Trouble{IsStale}},
 		"silent, so without rounds":   {func(f *Facts) { f.Status, f.LastComplete = Silent, now.Add(-48*time.Hour) }, []Trouble{IsSilent}},
-		"never, just enrolled":        {func(f *Facts) { *f = Facts{Status: Never, EnrolledAt: now.Add(-time.Minute), Epochs: 1} }, nil},
-		"never":                       {func(f *Facts) { *f = Facts{Status: Never, EnrolledAt: now.Add(-time.Hour), Epochs: 1} }, []Trouble{NeverSeen}},
+		"never, just enrolled":        {func(f *Facts) { *f = Facts{Status: Never, EnrolledAt: now.Add(-time.Minute), Enrolments: 1} }, nil},
+		"never":                       {func(f *Facts) { *f = Facts{Status: Never, EnrolledAt: now.Add(-time.Hour), Enrolments: 1} }, []Trouble{NeverSeen}},
 		"no round":                    {func(f *Facts) { f.LastComplete = time.Time{} }, []Trouble{NoRound}},
 		"no round, just enrolled":     {func(f *Facts) { f.LastComplete, f.EnrolledAt = time.Time{}, now.Add(-time.Hour) }, nil},
 		"no round, by an older agent": {func(f *Facts) { f.LastComplete, f.RoundsKnown = time.Time{}, false }, nil},
 		"a backlog":                   {func(f *Facts) { f.SpoolStatements = BacklogFrom }, []Trouble{Backlog}},
 		"other programs":              {func(f *Facts) { f.Programs = "formats b" }, []Trouble{ProgramsDiffer}},
 		"another version":             {func(f *Facts) { f.Version = "0.0.9" }, []Trouble{VersionDiffers}},
-		"another key":                 {func(f *Facts) { f.Epochs = 3 }, []Trouble{KeyReplaced}},
+		"another key":                 {func(f *Facts) { f.Enrolments = 3 }, []Trouble{KeyReplaced}},
 		"not configured yet":          {func(f *Facts) { f.Wanted = 4 }, []Trouble{ConfigDrift}},
 		"of an older configuration":   {func(f *Facts) { f.Wanted, f.Config.Version = 4, 3 }, []Trouble{ConfigDrift}},
 		"configured":                  {func(f *Facts) { f.Wanted, f.Config.Version = 4, 4 }, nil},
@@ -51,7 +51,7 @@ func TestJudge(t *testing.T) {
 		"takes none":                  {func(f *Facts) { f.Wanted, f.Config.Remote = 4, false }, nil},
 		"refused":                     {func(f *Facts) { f.Wanted, f.Config.Refused = 4, refused }, []Trouble{ConfigRefused}},
 		"refused, and nothing wanted": {func(f *Facts) { f.Config.Refused = refused }, nil},
-		"the worst first":             {func(f *Facts) { f.Epochs, f.Status, f.Gaps, f.Forks = 2, Stale, 1, 1 }, []Trouble{Forked, Gap, IsStale, KeyReplaced}},
+		"the worst first":             {func(f *Facts) { f.Enrolments, f.Status, f.Gaps, f.Forks = 2, Stale, 1, 1 }, []Trouble{Forked, Gap, IsStale, KeyReplaced}},
 		"revoked":                     {func(f *Facts) { f.Status, f.Forks, f.Sandbox = Revoked, 1, nil }, nil},
 	} {
 		f := sound()

@@ -131,7 +131,7 @@ func (s *Service) fleet(ctx context.Context, tenant string) (*fleet, error) {
 		facts[i] = posture.Facts{
 			Status: statusOf(now, e.Status, e.LastSeen, e.Interval), EnrolledAt: e.EnrolledAt, Reported: e.Reported, Version: e.Version,
 			Programs: programsOf(sets, e.Plugins), Sandbox: e.Sandbox, RoundsKnown: e.Interval > 0, LastComplete: e.LastComplete,
-			SpoolStatements: e.SpoolStatements, Gaps: e.Gaps, Forks: e.Forks, Epochs: e.Epoch, Wanted: e.WantedConfig, Config: e.Configuration,
+			SpoolStatements: e.SpoolStatements, Gaps: e.Gaps, Forks: e.Forks, Enrolments: e.Enrolments, Wanted: e.WantedConfig, Config: e.Configuration,
 		}
 		calls.tell(e.ID, &facts[i])
 	}
@@ -264,7 +264,7 @@ func (f *fleet) document(m *member, chains []Chain) Agent {
 		ID: m.ID, Name: m.Name, Status: string(m.facts.Status), Troubles: []Trouble{}, Version: m.Version, Ruleset: m.Ruleset,
 		Plugins: f.plugins(m.Plugins), Privacy: string(m.Privacy), Sandbox: words(m.Sandbox), SandboxMissing: []string{},
 		SpoolStatements: m.SpoolStatements, SpoolBytes: m.SpoolSize, IntervalSeconds: uint64(m.Interval / time.Second),
-		KeyID: m.KeyID, Epoch: m.Epoch, EnrolledAt: m.EnrolledAt.UTC(), StartedAt: moment(m.StartedAt), LastSeen: moment(m.LastSeen),
+		KeyID: m.KeyID, KeyAuthority: m.Authority, KeyEndsAt: moment(m.KeyNotAfter), Epoch: m.Epoch, EnrolledAt: m.EnrolledAt.UTC(), StartedAt: moment(m.StartedAt), LastSeen: moment(m.LastSeen),
 		LastRound: moment(m.LastRound), LastComplete: moment(m.LastComplete), Statements: m.Statements, Replayed: m.Replays, Chains: chains,
 		Contact: m.contact,
 	}

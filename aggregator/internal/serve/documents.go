@@ -191,8 +191,10 @@ type Agent struct {
 	IntervalSeconds uint64           `json:"interval_seconds,omitempty" doc:"Time between its heartbeats; absent where it does not say."`
 	Configuration   *AgentConfig     `json:"configuration,omitempty" doc:"Absent where it does not say."`
 	KeyID           predicate.Digest `json:"key_id"`
+	KeyAuthority    predicate.Digest `json:"key_authority,omitempty" doc:"The key that certified it: one in a KMS or a token, or the one before."`
+	KeyEndsAt       *time.Time       `json:"key_ends_at,omitempty" doc:"When its certificate ends; absent for a key that lasts until another follows."`
 	Epoch           uint64           `json:"epoch" doc:"How many keys it has had, this one included."`
-	EnrolledAt      time.Time        `json:"enrolled_at"`
+	EnrolledAt      time.Time        `json:"enrolled_at" doc:"When the key was taken on."`
 	StartedAt       *time.Time       `json:"started_at,omitempty"`
 	LastSeen        *time.Time       `json:"last_seen,omitempty"`
 	LastRound       *time.Time       `json:"last_round,omitempty"`
