@@ -119,6 +119,7 @@ func TestChaos(t *testing.T) {
 	f := newFailing(t, dir)
 	w := inChaos(t, func() *world { return f.embedded(t, dir, armed(t, dir)) })
 	w.agent.Env = []string{clockOf(f.agentClock)}
+	w.smallSpool(w.agent)
 	rounds, away := chaosTimes()
 	book := chaos(w, slices.Concat(chaosFaults, []fault{networkCut}, f.faults()), rounds, away)
 	f.judge(w, book, rounds)
@@ -180,7 +181,7 @@ func (w *world) suffer(f fault, away time.Duration) effect {
 	f.do(w, away)
 	w.feed(15)
 	ended := time.Now()
-	w.must(stack.Poll(w.within(3*time.Minute), "every file's report", func(ctx context.Context) (bool, string, error) {
+	w.must(stack.Poll(w.within(10*time.Minute), "every file's report", func(ctx context.Context) (bool, string, error) {
 		p, err := w.aggregator.Posture(ctx)
 		if err != nil {
 			return false, err.Error(), nil
@@ -193,7 +194,7 @@ func (w *world) suffer(f fault, away time.Duration) effect {
 	}))
 	out := effect{fault: f.name, recovered: time.Since(ended)}
 	w.must(w.agent.Stop())
-	w.must(w.agent.RunOnce(w.within(2 * time.Minute)))
+	w.must(w.agent.RunOnce(w.within(5 * time.Minute)))
 	head, err := w.agent.Status(w.ctx)
 	w.must(err)
 	w.must(w.aggregator.AwaitHead(w.within(2*time.Minute), id.Agent, head))

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -92,6 +93,9 @@ func (f *failing) faults() []fault {
 		}},
 		{"aggregator's clock a day ahead, a day behind, right", func(w *world, away time.Duration) { w.setClock(f.aggregatorClock, away) }},
 	}
+	if os.Getenv("CAVRA_SCENARIO_LONG") != "" {
+		out = append(out, fault{"brokers away until the agent's spool is full", func(w *world, away time.Duration) { w.fillSpool(away) }})
+	}
 	if f.network == nil {
 		return out
 	}
@@ -156,6 +160,45 @@ func (w *world) said(words string) {
 		b, err := os.ReadFile(w.agent.Log())
 		return strings.Contains(string(b), words), words, err
 	}))
+}
+
+var maxBytes = regexp.MustCompile(`max_bytes: \d+`)
+
+// smallSpool lets an agent have the smallest spool that there is.
+func (w *world) smallSpool(a *stack.Agent) {
+	w.t.Helper()
+	name := filepath.Join(a.Dir(), "agent.yaml")
+	b, err := os.ReadFile(name)
+	w.must(err)
+	if !maxBytes.Match(b) {
+		w.t.Fatalf("%s says nothing of the spool's size:\n%s", name, b)
+	}
+	w.must(os.WriteFile(name, maxBytes.ReplaceAll(b, []byte("max_bytes: 16777216")), 0o600))
+}
+
+// fillSpool takes the brokers away until nothing more can be signed, and for a
+// while longer.
+func (w *world) fillSpool(away time.Duration) {
+	w.t.Helper()
+	w.aggregator.Kill()
+	var full stack.Head
+	w.must(stack.Poll(w.within(10*time.Minute), "a full spool", func(ctx context.Context) (bool, string, error) {
+		if w.distinct() < full.Sequence+1000 { // the agent has scanned most of what is there
+			w.feed(500)
+		}
+		w.pause(time.Second)
+		var err error
+		full, err = w.agent.Status(ctx)
+		return full.FullSince != "", fmt.Sprintf("%+v", full), err
+	}))
+	w.pause(away)
+	now, err := w.agent.Status(w.ctx)
+	w.must(err)
+	if now.FullSince != full.FullSince || now.Sequence > full.Sequence+64 || !w.agent.Running() {
+		w.t.Errorf("a full spool is no reason to wait: %+v, then %+v", full, now)
+	}
+	w.t.Logf("the spool was full with %d statements; %d files waited to be scanned", now.Waiting, len(w.files))
+	w.must(w.aggregator.Start(w.ctx))
 }
 
 // stopInPlan stops the aggregator between its insert and its commit, and lets it go

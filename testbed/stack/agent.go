@@ -137,6 +137,8 @@ type Head struct {
 	Waiting uint64 `json:"waiting"`
 	// Running is the process that runs over the folder; 0 when none does.
 	Running int `json:"running_pid"`
+	// FullSince is when scanning began to wait for room; empty while it does not.
+	FullSince string `json:"full_since"`
 }
 
 // Status asks where the agent's chain stands.
