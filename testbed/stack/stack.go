@@ -9,9 +9,11 @@ package stack
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 )
 
 // Programs is the folder of the built programs.
@@ -62,14 +64,19 @@ func (p Programs) Aggregator() string { return filepath.Join(string(p), aggregat
 // Library is the path of the engine's library.
 func (p Programs) Library() string { return filepath.Join(string(p), library) }
 
-// FreePort finds a port of 127.0.0.1 that is free now.
+// FreePort finds a port of 127.0.0.1 that is free now, below those that the system
+// gives to connections: one of them would be somebody's by the time it is used.
 func FreePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, fmt.Errorf("find free port: %w", err)
+	const first, last, tries = 10_000, 30_000, 100
+	var err error
+	for range tries {
+		port := first + rand.IntN(last-first)
+		var l net.Listener
+		if l, err = net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port))); err == nil {
+			return port, l.Close()
+		}
 	}
-	port := l.Addr().(*net.TCPAddr).Port
-	return port, l.Close()
+	return 0, fmt.Errorf("find free port: %w", err)
 }
 
 // logFile names the log of a program in the folder that it works in.
