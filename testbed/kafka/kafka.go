@@ -19,6 +19,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/cavra/cavra/testbed/stack"
 )
 
 // Config says where a broker lives.
@@ -228,20 +230,12 @@ func (w *watcher) Write(p []byte) (int, error) {
 // freePorts finds ports that are free now. A test that loses the race for one
 // fails when its broker starts.
 func freePorts(n int) ([]int, error) {
-	var ports []int
-	var listeners []net.Listener
-	var errs []error
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			errs = append(errs, err)
-			break
+	ports := make([]int, n)
+	for i := range ports {
+		var err error
+		if ports[i], err = stack.FreePort(); err != nil {
+			return nil, err
 		}
-		listeners = append(listeners, l)
-		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
 	}
-	for _, l := range listeners {
-		errs = append(errs, l.Close())
-	}
-	return ports, errors.Join(errs...)
+	return ports, nil
 }
