@@ -229,9 +229,7 @@ func (l *Log) append(ctx context.Context, entries [][]byte) ([]uint64, error) {
 	for i, f := range futures {
 		index, _, err := l.await.Await(ctx, f)
 		if err != nil {
-			if ctx.Err() == nil {
-				l.forget(sums[i : i+1]) // it was not put there
-			}
+			l.forgetFailed(futures, sums)
 			return nil, fmt.Errorf("append to the transparency log: %w", err)
 		}
 		out[i] = index.Index
@@ -250,6 +248,16 @@ func (l *Log) add(ctx context.Context, sum [sha256.Size]byte, entry []byte) tess
 	f := l.appender.Add(context.WithoutCancel(ctx), tessera.NewEntry(entry))
 	l.unpublished[sum] = f
 	return f
+}
+
+// forgetFailed lets all entries that were not put into the log be put there by the
+// next try. Those of one batch fail together.
+func (l *Log) forgetFailed(futures []tessera.IndexFuture, sums [][sha256.Size]byte) {
+	for i, f := range futures {
+		if _, err := f(); err != nil {
+			l.forget(sums[i : i+1])
+		}
+	}
 }
 
 func (l *Log) forget(sums [][sha256.Size]byte) {

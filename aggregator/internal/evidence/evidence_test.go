@@ -42,6 +42,34 @@ func checkpoint(t testing.TB, l *Log, b []byte) logproof.Checkpoint {
 	return c
 }
 
+// TestAppendAfterFailure: entries that a failing disk has kept out of the log are
+// put there by the first try once it is back, all of them.
+func TestAppendAfterFailure(t *testing.T) {
+	dir := t.TempDir()
+	l := open(t, dir)
+	_, err := l.Append(t.Context(), digests(0, 1))
+	must(t, err)
+	tiles := filepath.Join(dir, tilesDir, "tile")
+	must(t, os.Rename(tiles, tiles+".away"))
+	must(t, os.WriteFile(tiles, nil, 0o600))
+	for range 3 {
+		if _, err := l.Append(t.Context(), digests(1, 40)); err == nil {
+			t.Fatal("entries were appended to nowhere")
+		}
+	}
+	must(t, os.Remove(tiles))
+	must(t, os.Rename(tiles+".away", tiles))
+	indexes, err := l.Append(t.Context(), digests(1, 40))
+	must(t, err)
+	p, err := l.Include(t.Context(), indexes)
+	must(t, err)
+	tree := checkpoint(t, l, p.Checkpoint)
+	for i, d := range digests(1, 40) {
+		must(t, tree.Includes(d, indexes[i], p.Hashes[i]))
+	}
+	must(t, l.Close())
+}
+
 // TestLog: what was appended is proven, before and after the log was closed, and
 // each tree extends the ones before it.
 func TestLog(t *testing.T) {
