@@ -159,7 +159,7 @@ func TestWithoutUserNamespaces(t *testing.T) {
 		}
 		out, err := cmd.CombinedOutput()
 		var ended *exec.ExitError
-		if err != nil && !errors.As(err, &ended) {
+		if err != nil && !errors.As(err, &ended) && os.Getenv("CI") == "" {
 			t.Skip("no user namespace to be without one in: ", err)
 		}
 		return string(out), err

@@ -9,7 +9,7 @@ import (
 	"connectrpc.com/connect"
 
 	"github.com/cavra/cavra/agent/internal/certificate"
-	"github.com/cavra/cavra/agent/internal/reach"
+	"github.com/cavra/cavra/agent/internal/httpclient"
 	enrolv1 "github.com/cavra/cavra/schemas/gen/cavra/enrol/v1"
 	"github.com/cavra/cavra/schemas/gen/cavra/enrol/v1/enrolv1connect"
 	"github.com/cavra/cavra/sdk/faultpoint"
@@ -40,7 +40,7 @@ func (c *Contact) comeBack(ctx context.Context, f *certificate.Folder) error {
 	}
 	way := f.State().Enrolment
 	way.Server = cmp.Or(way.Server, c.cfg.Server)
-	http, err := reach.Client(way.Server, []byte(way.CA))
+	http, err := httpclient.New(way.Server, []byte(way.CA))
 	if err != nil {
 		return fmt.Errorf("come back by the enrolled key: %w", err)
 	}

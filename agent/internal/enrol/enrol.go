@@ -20,7 +20,7 @@ import (
 
 	"github.com/cavra/cavra/agent/internal/awsjoin"
 	"github.com/cavra/cavra/agent/internal/certificate"
-	"github.com/cavra/cavra/agent/internal/reach"
+	"github.com/cavra/cavra/agent/internal/httpclient"
 	enrolv1 "github.com/cavra/cavra/schemas/gen/cavra/enrol/v1"
 	"github.com/cavra/cavra/schemas/gen/cavra/enrol/v1/enrolv1connect"
 	"github.com/cavra/cavra/schemas/predicate"
@@ -315,7 +315,7 @@ func (r Request) authority() (string, error) {
 }
 
 func httpClient(server, ca string) (*http.Client, error) {
-	c, err := reach.Client(server, []byte(ca))
+	c, err := httpclient.New(server, []byte(ca))
 	if err != nil {
 		return nil, fmt.Errorf("enrol: --server %w", err)
 	}

@@ -240,7 +240,7 @@ func withMounts(t *testing.T) {
 		c.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}}
 	}
 	err := c.Run()
-	if errors.Is(err, syscall.EPERM) {
+	if errors.Is(err, syscall.EPERM) && os.Getenv("CI") == "" {
 		t.Skipf("no mount namespace can be made here (run as root, or allow user namespaces): %v", err)
 	}
 	if err != nil {

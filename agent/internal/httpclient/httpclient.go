@@ -1,7 +1,7 @@
-// Package reach makes the HTTP client by which an agent calls the aggregator's
+// Package httpclient makes the HTTP client by which an agent calls the aggregator's
 // enrolment service. It guarantees that what is secret travels over TLS, or on
 // this machine alone.
-package reach
+package httpclient
 
 import (
 	"crypto/tls"
@@ -19,9 +19,9 @@ const timeout = 30 * time.Second
 // ErrClear says that an address would have secrets travel in the clear.
 var ErrClear = errors.New("what is secret would travel in the clear; plain http is for this machine alone")
 
-// Client calls a server, whose certificate is of the authority, PEM; nil for the
+// New calls a server, whose certificate is of the authority, PEM; nil for the
 // system's.
-func Client(server string, authority []byte) (*http.Client, error) {
+func New(server string, authority []byte) (*http.Client, error) {
 	u, err := url.Parse(server)
 	if err != nil || u.Host == "" {
 		return nil, fmt.Errorf("%q: want https://host:port", server)
